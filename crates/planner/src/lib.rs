@@ -1,0 +1,3 @@
+//! Every decision, as pure functions over Kubernetes types: seen in, plan out, nothing else.
+//!
+//! This room has no clock (time is an argument), no randomness, no file, no task and no client. Problems are data.

@@ -1,0 +1,1 @@
+//! For tests only: an in-process API server, a fake node, builders, `eventually`.
