@@ -4,6 +4,11 @@
 //! Pods are routed veths without a bridge: one /32 per pod, a host route to its veth. Services are nf_tables rules.
 //! Names are answered from memory.
 
+pub mod dns;
+pub mod host;
+pub mod pods;
+pub mod services;
+
 use async_trait::async_trait;
 use std::fmt;
 use std::net::Ipv4Addr;

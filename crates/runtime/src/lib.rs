@@ -6,6 +6,13 @@
 //!
 //! This is the only room where `unsafe` is allowed.
 
+pub mod cgroup;
+pub mod embedded;
+pub mod images;
+pub mod shim;
+
+pub use embedded::EmbeddedRuntime;
+
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use std::collections::BTreeMap;
