@@ -1,1 +1,27 @@
-fn main() {}
+//! abide: Kubernetes StatefulSets in one small binary. The roof: the command line, and the one place where rooms are
+//! put together.
+
+mod check;
+mod cli;
+mod compose;
+mod kubeconfig;
+mod notify;
+mod pki;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Supervisors of pods are this same binary; they must stay single-threaded and small, so they branch off first.
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(code) = runtime::shim::branch_off(&arguments) {
+        return code;
+    }
+    match cli::Cli::parse().run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("abide: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! `abide image`: the images that containers are made from.
+
+use anyhow::{Context, Result};
+use runtime::ImageStore;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Which image store.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Place {
+    /// The server's data directory.
+    #[arg(long, env = "ABIDE_DATA_DIR", default_value = "/var/lib/abide")]
+    data_dir: PathBuf,
+    /// The image store, if it is not DATA_DIR/images.
+    #[arg(long)]
+    image_store: Option<PathBuf>,
+}
+
+/// Commands on images.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Takes an OCI archive, a docker-archive or a root file system tar (each may be compressed).
+    Import {
+        /// The archive.
+        file: PathBuf,
+        /// The image's name, instead of the one in the archive; a root file system tar needs one.
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Lists the images.
+    List {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Removes an image's name, and the image with its last name.
+    Remove {
+        /// The name.
+        name: String,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+impl Place {
+    fn open(&self) -> Result<runtime::images::Images> {
+        let folder = self.image_store.clone().unwrap_or_else(|| self.data_dir.join("images"));
+        runtime::images::Images::open(&folder).with_context(|| format!("open the image store {}", folder.display()))
+    }
+}
+
+impl Command {
+    /// Runs the command.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+            match self {
+                Command::Import { file, name, place } => {
+                    let imported = place.open()?.import(&file, name.as_deref()).await.with_context(|| format!("import {}", file.display()))?;
+                    let lines: Vec<String> = imported.iter().map(|image| format!("{}  {}\n", image.names.join(" "), image.id)).collect();
+                    Ok(super::print(&lines.concat()))
+                }
+                Command::List { place } => Ok(super::print(&table(&place.open()?.list().await?))),
+                Command::Remove { name, place } => {
+                    place.open()?.remove(&name).await?;
+                    Ok(super::print(&format!("removed {name}\n")))
+                }
+            }
+        })
+    }
+}
+
+fn table(images: &[runtime::Image]) -> String {
+    let mut rows: Vec<(String, String, String)> = images
+        .iter()
+        .flat_map(|image| {
+            let id = image.id.trim_start_matches("sha256:").chars().take(12).collect::<String>();
+            let size = format!("{:.1} MiB", image.size_bytes as f64 / 1_048_576.0);
+            image.names.iter().map(move |name| (name.clone(), id.clone(), size.clone()))
+        })
+        .collect();
+    rows.sort();
+    let width = rows.iter().map(|row| row.0.len()).max().unwrap_or(0).max(4);
+    let mut text = format!("{:width$}  {:12}  SIZE\n", "NAME", "ID");
+    for (name, id, size) in rows {
+        text += &format!("{name:width$}  {id:12}  {size}\n");
+    }
+    text
+}
