@@ -3,7 +3,7 @@
 use crate::agent::{Agent, Shared};
 use axum::Router;
 use axum::body::Body;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -417,7 +417,8 @@ async fn converse(socket: WebSocket, io: Result<ExecIo, String>, tty: bool) {
 
 async fn close(mut sink: futures::stream::SplitSink<WebSocket, Message>) {
     // The other side may have closed first.
-    let _closed = sink.send(Message::Close(None)).await;
+    let normal = CloseFrame { code: axum::extract::ws::close_code::NORMAL, reason: "".into() };
+    let _closed = sink.send(Message::Close(Some(normal))).await;
 }
 
 async fn pump(mut from: Box<dyn AsyncRead + Send + Unpin>, channel: u8, to: mpsc::Sender<Vec<u8>>) {

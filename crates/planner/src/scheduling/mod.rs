@@ -61,6 +61,10 @@ pub fn place(observed: &Observed<'_>) -> Placement {
             }
             unbound.push(*claim);
         } else if claim.status.as_ref().and_then(|status| status.phase.as_deref()) != Some("Bound") {
+            if let Some(node) = selected_node(claim) {
+                // Its binding is under way: nothing to do and nothing to complain about.
+                return Placement::Reserve { node: node.to_owned(), claims: Vec::new() };
+            }
             return nowhere("pod has unbound immediate PersistentVolumeClaims");
         }
     }

@@ -34,11 +34,11 @@ impl Arguments {
     /// Brings the cluster up, runs the command, and returns its exit status.
     pub(crate) fn run(self) -> Result<ExitCode> {
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("ask to die with the process outside")?;
-        let signals = super::hold_back_signals()?;
+        let signals = super::Signals::hold_back()?;
         mount_file_systems(&self.place)?;
         let mut server = Server::start(&self)?;
         let command = self.start_command(&server)?;
-        super::hand_on_signals(signals, command.id());
+        signals.hand_on_to(command.id());
         let command = Pid::from_raw(i32::try_from(command.id()).context("a process id")?);
         // As the first process of a process namespace we are handed every orphan.
         loop {

@@ -14,6 +14,8 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 /// Flags of `abide run`.
 #[derive(Debug, clap::Args)]
@@ -81,11 +83,11 @@ impl Arguments {
         let (reader, life) = std::io::pipe().context("make a pipe")?;
         let mut reaper = reaper::start(&executable, reader, &place)?;
 
-        let signals = hold_back_signals()?;
+        let signals = Signals::hold_back()?;
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC)
             .context("make namespaces")?;
         let status = start_init(&executable, &place, &cluster, &self.command).and_then(|mut init| {
-            hand_on_signals(signals, init.id());
+            signals.hand_on_to(init.id());
             init.wait().context("wait for the cluster")
         });
         drop(life);
@@ -117,28 +119,41 @@ fn cgroup_of(place: &Path) -> String {
     format!("abide/{}", place.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// Blocks the signals that end programs, so that they reach the command and not us. (A child made by
-/// `std::process::Command` starts with none blocked.)
-fn hold_back_signals() -> Result<SigSet> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
-    signals.thread_block().context("hold back signals")?;
-    Ok(signals)
+/// The signals that end programs, held back so that they reach the command and not us.
+struct Signals {
+    child: Arc<AtomicI32>,
 }
 
-/// Hands SIGTERM and SIGHUP on to a child. The keyboard's signals reach the whole process group anyway.
-fn hand_on_signals(signals: SigSet, child: u32) {
-    let Ok(child) = i32::try_from(child) else { return };
-    std::thread::spawn(move || {
-        while let Ok(signal) = signals.wait() {
-            let from_keyboard = matches!(signal, Signal::SIGINT | Signal::SIGQUIT);
-            if !from_keyboard && kill(Pid::from_raw(child), signal).is_err() {
-                return;
-            }
+impl Signals {
+    /// Blocks them (a child made by `std::process::Command` starts with none blocked) and hands SIGTERM and SIGHUP on,
+    /// once there is somebody. The keyboard's signals reach the whole process group anyway.
+    ///
+    /// Must come before a new process namespace is made: after that this process can have no new thread.
+    fn hold_back() -> Result<Signals> {
+        let mut signals = SigSet::empty();
+        for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGHUP] {
+            signals.add(signal);
         }
-    });
+        signals.thread_block().context("hold back signals")?;
+        let child = Arc::new(AtomicI32::new(0));
+        let known = child.clone();
+        std::thread::spawn(move || {
+            while let Ok(signal) = signals.wait() {
+                let from_keyboard = matches!(signal, Signal::SIGINT | Signal::SIGQUIT);
+                let child = known.load(Ordering::Acquire);
+                // One that has ended meanwhile needs no signal.
+                if !from_keyboard && child > 0 && kill(Pid::from_raw(child), signal).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Signals { child })
+    }
+
+    /// Who gets them from now on.
+    fn hand_on_to(&self, child: u32) {
+        self.child.store(i32::try_from(child).unwrap_or(0), Ordering::Release);
+    }
 }
 
 /// As a shell tells it: the code, or 128 and the signal.
