@@ -6,7 +6,12 @@
 //!
 //! This is the only room where `unsafe` is allowed.
 
+pub mod conformance;
+pub mod fake;
+pub mod images;
+
 use async_trait::async_trait;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -310,3 +315,18 @@ pub enum PullError {
     Failed(String),
 }
 
+
+/// A listener's stream. Who lags far behind loses the oldest events: they are hints, [`ContainerRuntime::list`] is the truth.
+fn event_stream(receiver: tokio::sync::broadcast::Receiver<RuntimeEvent>) -> BoxStream<'static, RuntimeEvent> {
+    use tokio::sync::broadcast::error::RecvError;
+    let stream = futures::stream::unfold(receiver, |mut receiver| async move {
+        loop {
+            match receiver.recv().await {
+                Ok(event) => return Some((event, receiver)),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    });
+    stream.boxed()
+}

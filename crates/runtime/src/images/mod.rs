@@ -1,0 +1,3 @@
+//! Images: their names, their archives, their layers.
+
+pub mod reference;
