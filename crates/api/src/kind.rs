@@ -20,6 +20,8 @@ pub struct Kind {
     pub subresources: &'static [Subresource],
     /// The verbs that discovery offers on the main resource, in discovery's (alphabetical) order.
     pub verbs: &'static [&'static str],
+    /// Whether a deletion waits for somebody who ends what runs.
+    pub deletion: Deletion,
     /// Reads a client's JSON as this kind's type: drops what the type does not know (and reports it), refuses
     /// values of a wrong type. Usually `decode::typed::<T>`.
     pub decode: fn(Value) -> Result<Decoded, ApiError>,
@@ -80,6 +82,15 @@ pub enum Scope {
     Namespaced,
     /// Objects belong to the cluster.
     Cluster,
+}
+
+/// How objects are deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// At once, when no finalizer is left.
+    Immediate,
+    /// After `spec.terminationGracePeriodSeconds`, by the node that `spec.nodeName` names; at once when there is none.
+    Graceful,
 }
 
 /// What can be addressed below an object.

@@ -60,6 +60,14 @@ impl ApiError {
     pub fn method_not_allowed(group: &str, resource: &str, action: &str) -> Self {
         Self::new(405, "MethodNotAllowed", format!("{action} is not supported on resources of kind {:?}", qualified(group, resource))).about(group, resource, "")
     }
+    /// 406: what can be given is listed.
+    pub fn not_acceptable(offered: &[&str]) -> Self {
+        Self::new(406, "NotAcceptable", format!("only the following media types are accepted: {}", offered.join(", ")))
+    }
+    /// 504.
+    pub fn timeout(message: impl Into<String>) -> Self {
+        Self::new(504, "Timeout", format!("Timeout: {}", message.into()))
+    }
     /// 409: `pods "web-0" already exists`.
     pub fn already_exists(group: &str, resource: &str, name: &str) -> Self {
         Self::new(409, "AlreadyExists", format!("{} {name:?} already exists", qualified(group, resource))).about(group, resource, name)
@@ -90,6 +98,10 @@ impl ApiError {
             details["causes"] = json!(causes);
         }
         error
+    }
+    /// 422 without a field: the request itself cannot be carried out.
+    pub fn unprocessable(message: impl Into<String>) -> Self {
+        Self::new(422, "Invalid", message)
     }
     /// 429.
     pub fn too_many_requests(message: impl Into<String>) -> Self {

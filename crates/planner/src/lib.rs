@@ -1,3 +1,10 @@
 //! Every decision, as pure functions over Kubernetes types: seen in, plan out, nothing else.
 //!
 //! This room has no clock (time is an argument), no randomness, no file, no task and no client. Problems are data.
+
+pub mod claim_binding;
+pub mod endpoints;
+pub mod garbage;
+pub mod pod;
+pub mod scheduling;
+pub mod statefulset;

@@ -3,6 +3,12 @@
 //! Everything is in memory, ordered by key, as the exact bytes that readers will serve; a [log](embedded) makes it
 //! durable. Revisions are global and gap-free. An answer to a write is given only after the write is durable.
 
+pub mod conformance;
+pub mod embedded;
+mod watch_hub;
+
+pub use embedded::{Embedded, OpenError, Options};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;

@@ -1,1 +1,4 @@
-//! To be written.
+//! Selectors: which objects are meant.
+
+pub mod field;
+pub mod label;

@@ -1,0 +1,80 @@
+//! ConfigMap. As upstream: `pkg/apis/core/validation`, `pkg/registry/core/configmap`.
+
+use super::parts::{AGE, ALL, NAME, PREPARE_PLAIN, column, fine_update, nothing};
+use crate::field_path::{FieldError, FieldPath};
+use crate::kind::{Kind, Names, Scope, Validate};
+use crate::object::Object;
+use serde_json::{Value, json};
+
+/// All data of a ConfigMap or Secret together, in bytes.
+pub(super) const MAX_BYTES: usize = 1024 * 1024;
+
+/// The kind.
+pub const KIND: Kind = Kind {
+    names: Names { group: "", version: "v1", kind: "ConfigMap", plural: "configmaps", singular: "configmap", short: &["cm"], categories: &[] },
+    scope: Scope::Namespaced,
+    subresources: &[],
+    verbs: ALL,
+    deletion: crate::kind::Deletion::Immediate,
+    decode: crate::decode::typed::<k8s_openapi::api::core::v1::ConfigMap>,
+    default: nothing,
+    prepare: PREPARE_PLAIN,
+    validate: Validate { name: crate::metadata::dns_subdomain, create: validate, update: |new, old| [validate(new), immutable(new, old, &["data", "binaryData"])].concat(), update_status: fine_update },
+    columns: &[NAME, column("Data", 0, |object, _| json!(count(object, "/data") + count(object, "/binaryData"))), AGE],
+    selectable_fields: &[],
+    fields: &[],
+    definition: "io.k8s.api.core.v1.ConfigMap",
+    schema: |generator| drop(generator.subschema_for::<k8s_openapi::api::core::v1::ConfigMap>()),
+};
+
+pub(super) fn count(object: &Object, pointer: &str) -> usize {
+    object.at(pointer).and_then(Value::as_object).map_or(0, serde_json::Map::len)
+}
+
+fn validate(object: &Object) -> Vec<FieldError> {
+    let mut errors = keys(object, "data");
+    errors.extend(keys(object, "binaryData"));
+    let text: usize = values(object, "/data").map(str::len).sum();
+    let binary: usize = values(object, "/binaryData").map(|value| value.len() / 4 * 3).sum();
+    if text + binary > MAX_BYTES {
+        errors.push(FieldError::too_long(&FieldPath::default(), MAX_BYTES));
+    }
+    errors
+}
+
+fn values<'a>(object: &'a Object, pointer: &str) -> impl Iterator<Item = &'a str> {
+    object.at(pointer).and_then(Value::as_object).into_iter().flatten().filter_map(|(_, value)| value.as_str())
+}
+
+/// Keys are file names.
+pub(super) fn keys(object: &Object, field: &str) -> Vec<FieldError> {
+    let path = FieldPath::new(field);
+    let legal = |key: &str| !key.is_empty() && key.len() <= 253 && key != "." && key != ".." && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    object
+        .at(&format!("/{field}"))
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| !legal(key))
+        .map(|(key, _)| FieldError::invalid(&path.key(key), key, "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"))
+        .collect()
+}
+
+/// What is immutable stays so, and so does its content.
+pub(super) fn immutable(new: &Object, old: &Object, fields: &[&str]) -> Vec<FieldError> {
+    if old.at("/immutable") != Some(&json!(true)) {
+        return Vec::new();
+    }
+    let words = "field is immutable when `immutable` is set";
+    let mut errors = Vec::new();
+    if new.at("/immutable") != Some(&json!(true)) {
+        errors.push(FieldError::forbidden(&FieldPath::new("immutable"), words));
+    }
+    for field in fields {
+        let pointer = format!("/{field}");
+        if new.at(&pointer) != old.at(&pointer) {
+            errors.push(FieldError::forbidden(&FieldPath::new(field), words));
+        }
+    }
+    errors
+}

@@ -1,0 +1,77 @@
+//! `cargo xtask test`: everything that CI runs, in the order in which it fails soonest.
+
+use crate::{cargo, images, root, step, system, target, tidy};
+use anyhow::{Context, Result, ensure};
+use std::process::Command;
+
+/// Images that end-to-end tests use.
+const IMAGES: &[&str] = &["nginx:1.12", "nginx:1.13", "appropriate/curl", "busybox"];
+
+/// Runs everything, or the tests whose names contain `filter`.
+pub(crate) fn run(filter: Option<&str>) -> Result<()> {
+    system::need_root()?;
+    system::install()?;
+    if filter.is_none() {
+        tidy::run()?;
+        if component("fmt") {
+            step(&mut cargo(&["fmt", "--all", "--check"]))?;
+        }
+        if component("clippy") {
+            step(&mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
+        }
+    }
+    images::build(IMAGES)?;
+    step(&mut cargo(&["build", "--workspace", "--bins"]))?;
+    if filter.is_none() {
+        compat(true)?;
+    }
+    tests(filter)?;
+    if filter.is_none() {
+        step(cargo(&["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    }
+    Ok(())
+}
+
+fn tests(filter: Option<&str>) -> Result<()> {
+    let mut command = if nextest() {
+        cargo(&["nextest", "run", "--workspace", "--no-fail-fast"])
+    } else {
+        cargo(&["test", "--workspace", "--no-fail-fast", "--tests", "--"])
+    };
+    if let Some(filter) = filter {
+        command.arg(filter);
+    }
+    step(
+        command
+            .env("PATH", system::path_with_kubectl()?)
+            .env("ABIDE_BINARY", target().join("debug/abide"))
+            .env("ABIDE_IMAGES", target().join("images")),
+    )
+}
+
+/// Compares (or writes) docs/compatibility.md with what the kinds say of themselves.
+pub(crate) fn compat(check: bool) -> Result<()> {
+    step(&mut cargo(&["build", "--workspace", "--bins", "--quiet"]))?;
+    let output = Command::new(target().join("debug/abide")).arg("compatibility").output().context("abide compatibility")?;
+    ensure!(output.status.success(), "abide compatibility: {}", String::from_utf8_lossy(&output.stderr));
+    let file = root().join("docs/compatibility.md");
+    if check {
+        let stored = std::fs::read(&file).unwrap_or_default();
+        ensure!(stored == output.stdout, "docs/compatibility.md is not current: run `cargo xtask compat`");
+    } else {
+        std::fs::write(&file, &output.stdout)?;
+    }
+    Ok(())
+}
+
+fn component(name: &str) -> bool {
+    let found = cargo(&[name, "--version"]).output().is_ok_and(|output| output.status.success());
+    if !found {
+        eprintln!("cargo {name} is not installed: this check is skipped");
+    }
+    found
+}
+
+fn nextest() -> bool {
+    cargo(&["nextest", "--version"]).output().is_ok_and(|output| output.status.success())
+}
