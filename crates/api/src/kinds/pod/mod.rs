@@ -33,9 +33,9 @@ pub const KIND: Kind = Kind {
     validate: Validate { name: crate::metadata::dns_subdomain, create: validation::create, update: validation::update, update_status: |_, _| Vec::new() },
     columns: &[
         NAME,
-        column("Ready", 0, |object, _| columns::ready(object)),
-        column("Status", 0, |object, _| json!(columns::status(object))),
-        column("Restarts", 0, columns::restarts),
+        column("Ready", 0, |object, _| columns::Summary::of(object).ready()),
+        column("Status", 0, |object, _| json!(columns::Summary::of(object).status)),
+        column("Restarts", 0, |object, now| columns::Summary::of(object).restarts(now)),
         AGE,
         column("IP", 1, |object, _| or_none(object.str_at("/status/podIP"))),
         column("Node", 1, |object, _| or_none(object.str_at("/spec/nodeName"))),
