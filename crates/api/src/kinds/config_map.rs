@@ -46,18 +46,30 @@ fn values<'a>(object: &'a Object, pointer: &str) -> impl Iterator<Item = &'a str
     object.at(pointer).and_then(Value::as_object).into_iter().flatten().filter_map(|(_, value)| value.as_str())
 }
 
-/// Keys are file names.
+/// What is wrong with a key: keys become names of files.
+pub(super) fn key_errors(key: &str) -> Vec<&'static str> {
+    let mut errors = Vec::new();
+    if key.len() > 253 {
+        errors.push("must be no more than 253 bytes");
+    }
+    if key.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
+        errors.push("a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')");
+    }
+    match key {
+        "." => errors.push("must not be '.'"),
+        ".." => errors.push("must not be '..'"),
+        _ if key.starts_with("..") => errors.push("must not start with '..'"),
+        _ => {}
+    }
+    errors
+}
+
+/// Errors of the keys of a map.
 pub(super) fn keys(object: &Object, field: &str) -> Vec<FieldError> {
     let path = FieldPath::new(field);
-    let legal = |key: &str| !key.is_empty() && key.len() <= 253 && key != "." && key != ".." && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-    object
-        .at(&format!("/{field}"))
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .filter(|(key, _)| !legal(key))
-        .map(|(key, _)| FieldError::invalid(&path.key(key), key, "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"))
-        .collect()
+    let map = object.at(&format!("/{field}")).and_then(Value::as_object);
+    let errors = |key: &str| key_errors(key).into_iter().map(|error| FieldError::invalid(&path.key(key), key, error)).collect::<Vec<_>>();
+    map.into_iter().flatten().flat_map(|(key, _)| errors(key)).collect()
 }
 
 /// What is immutable stays so, and so does its content.

@@ -76,7 +76,7 @@ const SOURCES: [&str; 12] = ["hostPath", "local", "nfs", "csi", "iscsi", "fc", "
 
 fn validate(object: &Object) -> Vec<FieldError> {
     let spec = FieldPath::new("spec");
-    let mut errors = access_modes(object, &spec);
+    let mut errors = access_modes(object.at("/spec").unwrap_or(&Value::Null), &spec);
     if object.str_at("/spec/capacity/storage").is_empty() {
         errors.push(FieldError::required(&spec.child("capacity"), ""));
     }

@@ -1,7 +1,7 @@
 //! StatefulSet. As upstream: `pkg/apis/apps/v1/defaults.go`, `pkg/apis/apps/validation`, `pkg/registry/apps/statefulset`.
 
 use super::parts::{AGE, ALL, NAME, PREPARE_SPEC, child, column, default_at, each};
-use super::persistent_volume_claim::default_claim;
+use super::persistent_volume_claim::{default_claim, validate_claim};
 use super::pod;
 use crate::field_path::{FieldError, FieldPath};
 use crate::kind::{Kind, Names, Scope, Subresource, Validate};
@@ -25,7 +25,7 @@ pub const KIND: Kind = Kind {
     decode: crate::decode::typed::<k8s_openapi::api::apps::v1::StatefulSet>,
     default,
     prepare: PREPARE_SPEC,
-    validate: Validate { name: crate::metadata::dns_label, create: validate, update, update_status: validate_status },
+    validate: Validate { name: crate::metadata::dns_label, create: validate_create, update, update_status: validate_status },
     columns: &[
         NAME,
         column("Ready", 0, |object, _| json!(format!("{}/{}", object.int_at("/status/readyReplicas").unwrap_or(0), object.int_at("/spec/replicas").unwrap_or(0)))),
@@ -102,13 +102,49 @@ fn validate(object: &Object) -> Vec<FieldError> {
     errors.extend(validate_selector(object, &spec));
     let template = object.at("/spec/template").unwrap_or(&Value::Null);
     let path = spec.child("template");
-    errors.extend(pod::validate_template(template, &path));
+    errors.extend(crate::metadata::validate_labels(template.pointer("/metadata/labels"), &path.child("labels")));
     let restart = object.str_at("/spec/template/spec/restartPolicy");
     if restart != "Always" {
         errors.push(FieldError::not_supported(&path.child("spec").child("restartPolicy"), restart, &["Always"]));
     }
     if object.at("/spec/template/spec/activeDeadlineSeconds").is_some() {
         errors.push(FieldError::forbidden(&path.child("spec").child("activeDeadlineSeconds"), "activeDeadlineSeconds in StatefulSet is not Supported"));
+    }
+    errors
+}
+
+/// Of a new set: also what its pods and claims will be.
+fn validate_create(object: &Object) -> Vec<FieldError> {
+    let mut errors = validate(object);
+    errors.extend(validate_template(object));
+    errors.extend(validate_claims(object));
+    errors
+}
+
+/// The template, whose containers may mount the set's claims.
+fn validate_template(object: &Object) -> Vec<FieldError> {
+    let claims: Vec<&str> = object.list_at("/spec/volumeClaimTemplates").iter().filter_map(|claim| claim.pointer("/metadata/name")?.as_str()).collect();
+    let template = object.at("/spec/template").unwrap_or(&Value::Null);
+    pod::validate_template(template, &FieldPath::new("spec").child("template"), &claims)
+}
+
+fn validate_claims(object: &Object) -> Vec<FieldError> {
+    let path = FieldPath::new("spec").child("volumeClaimTemplates");
+    let (mut errors, mut names) = (Vec::new(), Vec::new());
+    for (index, claim) in object.list_at("/spec/volumeClaimTemplates").iter().enumerate() {
+        let path = path.index(index);
+        let at = path.child("metadata").child("name");
+        let name = claim.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        if name.is_empty() {
+            errors.push(FieldError::required(&at, ""));
+        } else {
+            errors.extend(crate::metadata::dns_label(name).iter().map(|error| FieldError::invalid(&at, name, error)));
+        }
+        if names.contains(&name) {
+            errors.push(FieldError::duplicate(&at, name));
+        }
+        names.push(name);
+        errors.extend(validate_claim(claim, &path.child("spec")));
     }
     errors
 }
@@ -179,6 +215,10 @@ const MUTABLE: [&str; 7] =
 
 fn update(new: &Object, old: &Object) -> Vec<FieldError> {
     let mut errors = validate(new);
+    // What was accepted once stays acceptable; only a new template is looked at.
+    if new.at("/spec/template") != old.at("/spec/template") {
+        errors.extend(validate_template(new));
+    }
     let opened: &[&str] = if new.annotation(MUTABLE_FIELDS) == Some("true") { &["podManagementPolicy", "serviceName"] } else { &[] };
     let fixed = |object: &Object| {
         let mut spec = object.at("/spec").cloned().unwrap_or_default();
@@ -235,7 +275,7 @@ mod tests {
     }
 
     fn refused(change: impl Fn(&mut Object)) -> String {
-        validate(&set(change)).iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        validate_create(&set(change)).iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     }
 
     /// T72.
@@ -271,6 +311,18 @@ mod tests {
         }
         let on_delete = refused(|object| object.set("/spec/updateStrategy", json!({"type": "OnDelete", "rollingUpdate": {"partition": 1}})));
         assert!(on_delete.ends_with("only allowed for updateStrategy 'RollingUpdate'"), "{on_delete}");
+    }
+
+    #[test]
+    fn claims_of_the_set_may_be_mounted_and_others_not() {
+        let mounting = |name: &'static str| {
+            refused(move |object| {
+                object.set("/spec/volumeClaimTemplates", json!([{"metadata": {"name": "d"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}]));
+                object.set("/spec/template/spec/containers", json!([{"name": "c", "image": "i", "volumeMounts": [{"name": name, "mountPath": "/d"}]}]));
+            })
+        };
+        assert_eq!(mounting("d"), "");
+        assert_eq!(mounting("e"), "spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"e\"");
     }
 
     /// T70, D5.
