@@ -5,8 +5,9 @@
 
 use crate::images::reference::Reference;
 use crate::{
-    ContainerConfig, ContainerId, ContainerRuntime, ContainerState, ContainerStatus, ExecIo, ExecRequest, Image,
-    ImageStore, PullError, RuntimeError, RuntimeEvent, SandboxConfig, SandboxStatus,
+    ContainerConfig, ContainerId, ContainerRuntime, ContainerState, ContainerStatus, ExecIo,
+    ExecRequest, Image, ImageStore, PullError, RuntimeError, RuntimeEvent, SandboxConfig,
+    SandboxStatus,
 };
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -98,8 +99,10 @@ impl FakeRuntime {
     fn end(&self, sandbox: &str, id: &str, exit_code: i32, oom_killed: bool) -> bool {
         let ended = self.lock().end(sandbox, id, exit_code, oom_killed);
         if ended {
-            let event =
-                RuntimeEvent::ContainerExited { sandbox: sandbox.to_owned(), container: id.to_owned() };
+            let event = RuntimeEvent::ContainerExited {
+                sandbox: sandbox.to_owned(),
+                container: id.to_owned(),
+            };
             // Nobody listening is no error: events are hints, `list` is the truth.
             let _ = self.events.send(event);
         }
@@ -133,7 +136,10 @@ impl FakeRuntime {
     }
 
     /// Answers every exec from now on (given: the container's name). Without it, exec succeeds with no output.
-    pub fn on_exec(&self, handler: impl Fn(&str, &ExecRequest) -> ExecAnswer + Send + Sync + 'static) {
+    pub fn on_exec(
+        &self,
+        handler: impl Fn(&str, &ExecRequest) -> ExecAnswer + Send + Sync + 'static,
+    ) {
         self.lock().exec = Some(Arc::new(handler));
     }
 
@@ -151,7 +157,11 @@ impl FakeRuntime {
     pub fn container_named(&self, sandbox: &str, name: &str) -> Option<ContainerStatus> {
         let state = self.lock();
         let containers = &state.sandboxes.get(sandbox)?.containers;
-        containers.iter().rev().find(|container| container.config.name == name).map(|c| c.status.clone())
+        containers
+            .iter()
+            .rev()
+            .find(|container| container.config.name == name)
+            .map(|c| c.status.clone())
     }
 }
 
@@ -168,7 +178,9 @@ impl State {
 
     fn end(&mut self, sandbox: &str, id: &str, exit_code: i32, oom_killed: bool) -> bool {
         let Ok(container) = self.container(sandbox, id) else { return false };
-        let ContainerState::Running { started_at, .. } = container.status.state else { return false };
+        let ContainerState::Running { started_at, .. } = container.status.state else {
+            return false;
+        };
         container.status.state = ContainerState::Exited {
             started_at,
             finished_at: now(),
@@ -182,7 +194,8 @@ impl State {
     fn stop_sandbox(&mut self, id: &str) -> bool {
         let Some(sandbox) = self.sandboxes.get_mut(id) else { return false };
         sandbox.ready = false;
-        let running: Vec<_> = sandbox.containers.iter().map(|container| container.status.id.clone()).collect();
+        let running: Vec<_> =
+            sandbox.containers.iter().map(|container| container.status.id.clone()).collect();
         for container in running {
             self.end(id, &container, 137, false);
         }
@@ -224,7 +237,10 @@ impl ContainerRuntime for FakeRuntime {
             if existing.ready {
                 return Ok(existing.status());
             }
-            return Err(RuntimeError::Other(format!("sandbox {} exists and is not ready", config.id)));
+            return Err(RuntimeError::Other(format!(
+                "sandbox {} exists and is not ready",
+                config.id
+            )));
         }
         let sandbox = Sandbox { config: config.clone(), ready: true, containers: Vec::new() };
         let status = sandbox.status();
@@ -247,7 +263,11 @@ impl ContainerRuntime for FakeRuntime {
         Ok(())
     }
 
-    async fn create_container(&self, sandbox: &str, config: &ContainerConfig) -> Result<ContainerId, RuntimeError> {
+    async fn create_container(
+        &self,
+        sandbox: &str,
+        config: &ContainerConfig,
+    ) -> Result<ContainerId, RuntimeError> {
         let mut state = self.lock();
         state.made += 1;
         let id = format!("{:064x}", state.made);
@@ -258,8 +278,15 @@ impl ContainerRuntime for FakeRuntime {
         if !place.ready {
             return Err(RuntimeError::Other(format!("sandbox {sandbox} is not ready")));
         }
-        if place.containers.iter().any(|c| c.config.name == config.name && c.config.attempt == config.attempt) {
-            let text = format!("container {} attempt {} exists in sandbox {sandbox}", config.name, config.attempt);
+        if place
+            .containers
+            .iter()
+            .any(|c| c.config.name == config.name && c.config.attempt == config.attempt)
+        {
+            let text = format!(
+                "container {} attempt {} exists in sandbox {sandbox}",
+                config.name, config.attempt
+            );
             return Err(RuntimeError::Other(text));
         }
         let status = ContainerStatus {
@@ -300,14 +327,22 @@ impl ContainerRuntime for FakeRuntime {
         Ok(())
     }
 
-    async fn stop_container(&self, sandbox: &str, id: &str, grace: Duration) -> Result<(), RuntimeError> {
+    async fn stop_container(
+        &self,
+        sandbox: &str,
+        id: &str,
+        grace: Duration,
+    ) -> Result<(), RuntimeError> {
         let patient = {
             let mut state = self.lock();
             state.note("stop_container", sandbox, Some(id));
             state.ignore_stop && !grace.is_zero()
         };
         if patient {
-            let exited = RuntimeEvent::ContainerExited { sandbox: sandbox.to_owned(), container: id.to_owned() };
+            let exited = RuntimeEvent::ContainerExited {
+                sandbox: sandbox.to_owned(),
+                container: id.to_owned(),
+            };
             let mut events = self.events();
             let ended = async { while events.next().await.is_some_and(|event| event != exited) {} };
             // Either way the container is dead below.
@@ -333,7 +368,12 @@ impl ContainerRuntime for FakeRuntime {
         Ok(())
     }
 
-    async fn exec(&self, sandbox: &str, id: &str, request: ExecRequest) -> Result<ExecIo, RuntimeError> {
+    async fn exec(
+        &self,
+        sandbox: &str,
+        id: &str,
+        request: ExecRequest,
+    ) -> Result<ExecIo, RuntimeError> {
         let (name, handler) = {
             let mut state = self.lock();
             let handler = state.exec.clone();
@@ -353,14 +393,20 @@ impl ContainerRuntime for FakeRuntime {
         if !matches!(container.status.state, ContainerState::Running { .. }) {
             return Err(RuntimeError::NotRunning(id.to_owned()));
         }
-        let request =
-            ExecRequest { command: Vec::new(), tty: container.config.tty, stdin: container.config.stdin };
+        let request = ExecRequest {
+            command: Vec::new(),
+            tty: container.config.tty,
+            stdin: container.config.stdin,
+        };
         Ok(streams(&request, ExecAnswer::default()))
     }
 
     async fn status(&self, id: &str) -> Result<SandboxStatus, RuntimeError> {
         let state = self.lock();
-        let sandbox = state.sandboxes.get(id).ok_or_else(|| RuntimeError::NotFound(format!("sandbox {id}")))?;
+        let sandbox = state
+            .sandboxes
+            .get(id)
+            .ok_or_else(|| RuntimeError::NotFound(format!("sandbox {id}")))?;
         Ok(sandbox.status())
     }
 
@@ -444,7 +490,9 @@ impl FakeImages {
 fn image(name: &str) -> Image {
     use sha2::{Digest, Sha256};
     let name = Reference::parse(name).expect("a test's image name can be read").to_string();
-    let id = Sha256::digest(name.as_bytes()).iter().fold("sha256:".to_owned(), |id, byte| id + &format!("{byte:02x}"));
+    let id = Sha256::digest(name.as_bytes())
+        .iter()
+        .fold("sha256:".to_owned(), |id, byte| id + &format!("{byte:02x}"));
     Image { id, names: vec![name], size_bytes: 1, user: String::new() }
 }
 
@@ -455,7 +503,8 @@ impl ImageStore for FakeImages {
         if reference.starts_with("sha256:") {
             return Ok(state.present.values().find(|image| image.id == reference).cloned());
         }
-        let name = Reference::parse(reference).map_err(|error| RuntimeError::Config(error.to_string()))?;
+        let name =
+            Reference::parse(reference).map_err(|error| RuntimeError::Config(error.to_string()))?;
         Ok(state.present.get(&name.to_string()).cloned())
     }
 
@@ -464,13 +513,16 @@ impl ImageStore for FakeImages {
     }
 
     async fn import(&self, archive: &Path, name: Option<&str>) -> Result<Vec<Image>, RuntimeError> {
-        let name = name.ok_or_else(|| RuntimeError::Other(format!("import {}: no name given", archive.display())))?;
+        let name = name.ok_or_else(|| {
+            RuntimeError::Other(format!("import {}: no name given", archive.display()))
+        })?;
         let id = self.add(name);
         Ok(self.lock().present.values().filter(|image| image.id == id).cloned().collect())
     }
 
     async fn remove(&self, reference: &str) -> Result<(), RuntimeError> {
-        let name = Reference::parse(reference).map_err(|error| RuntimeError::Config(error.to_string()))?;
+        let name =
+            Reference::parse(reference).map_err(|error| RuntimeError::Config(error.to_string()))?;
         match self.lock().present.remove(&name.to_string()) {
             Some(_) => Ok(()),
             None => Err(RuntimeError::NotFound(format!("image {name}"))),
@@ -478,10 +530,13 @@ impl ImageStore for FakeImages {
     }
 
     async fn pull(&self, reference: &str) -> Result<Image, PullError> {
-        let name = Reference::parse(reference).map_err(|error| PullError::InvalidName(error.to_string()))?;
+        let name = Reference::parse(reference)
+            .map_err(|error| PullError::InvalidName(error.to_string()))?;
         let name = name.to_string();
         let mut state = self.lock();
-        let failed = |why: &str| PullError::Failed(format!("failed to pull and unpack image \"{name}\": {why}"));
+        let failed = |why: &str| {
+            PullError::Failed(format!("failed to pull and unpack image \"{name}\": {why}"))
+        };
         if let Some(message) = state.pull_errors.get(&name) {
             return Err(failed(message));
         }
@@ -501,7 +556,13 @@ mod tests {
     async fn the_fake_runtime_passes_the_conformance_suite() {
         let images = FakeImages::new();
         let image_id = images.add("busybox");
-        crate::conformance::life_cycle(&FakeRuntime::new(), &image_id, Path::new("/nowhere"), &["true"]).await;
+        crate::conformance::life_cycle(
+            &FakeRuntime::new(),
+            &image_id,
+            Path::new("/nowhere"),
+            &["true"],
+        )
+        .await;
     }
 
     #[tokio::test]
@@ -515,7 +576,10 @@ mod tests {
     async fn an_exit_is_told_to_listeners() {
         let runtime = FakeRuntime::new();
         let mut events = runtime.events();
-        runtime.run_pod_sandbox(&SandboxConfig { id: "a".into(), ..SandboxConfig::default() }).await.unwrap();
+        runtime
+            .run_pod_sandbox(&SandboxConfig { id: "a".into(), ..SandboxConfig::default() })
+            .await
+            .unwrap();
         let id = runtime.create_container("a", &ContainerConfig::default()).await.unwrap();
         runtime.start_container("a", &id).await.unwrap();
         assert!(runtime.exit_container("a", &id, 3));

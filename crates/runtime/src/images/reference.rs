@@ -92,13 +92,21 @@ fn is_domain(domain: &str) -> bool {
         _ => (domain, None),
     };
     let host_is_good = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(address) => !address.is_empty() && address.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b':'),
+        Some(address) => {
+            !address.is_empty()
+                && address.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b':')
+        }
         None => host.split('.').all(|label| {
             let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-            !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+            !label.is_empty()
+                && label.bytes().all(inner)
+                && !label.starts_with('-')
+                && !label.ends_with('-')
         }),
     };
-    host_is_good && port.is_none_or(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
+    host_is_good
+        && port
+            .is_none_or(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Lower-case letters and digits, separated by `.`, `_`, `__` or any number of `-`.
@@ -110,7 +118,9 @@ fn is_path_component(component: &str) -> bool {
         return false;
     }
     let separators = component.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-    separators.into_iter().all(|s| matches!(s, "" | "." | "_" | "__") || s.bytes().all(|byte| byte == b'-'))
+    separators
+        .into_iter()
+        .all(|s| matches!(s, "" | "." | "_" | "__") || s.bytes().all(|byte| byte == b'-'))
 }
 
 fn read_tag(tag: &str) -> Result<String, &'static str> {
@@ -124,7 +134,9 @@ fn read_tag(tag: &str) -> Result<String, &'static str> {
 /// Only SHA-256 digests are known, which is what registries and archives use.
 fn read_digest(digest: &str) -> Result<String, &'static str> {
     match digest.split_once(':') {
-        Some(("sha256", hex)) if hex.len() == 64 && hex.bytes().all(is_lower_hex) => Ok(digest.to_owned()),
+        Some(("sha256", hex)) if hex.len() == 64 && hex.bytes().all(is_lower_hex) => {
+            Ok(digest.to_owned())
+        }
         Some(("sha256", _)) => Err("invalid checksum digest length"),
         Some((_, hex)) if !hex.is_empty() => Err("unsupported digest algorithm"),
         _ => Err(INVALID),
@@ -181,7 +193,22 @@ mod tests {
         assert_eq!(error, "couldn't parse image reference \"bad name\": invalid reference format");
         let error = Reference::parse("NGINX").unwrap_err().to_string();
         assert!(error.ends_with("repository name must be lowercase"), "{error}");
-        for bad in ["", ":", "a:", "a@", "a//b", "-a", "a-", "a..b", "a___b", "a@sha256:12", "a:b:c", "/a", "a/", "é"] {
+        for bad in [
+            "",
+            ":",
+            "a:",
+            "a@",
+            "a//b",
+            "-a",
+            "a-",
+            "a..b",
+            "a___b",
+            "a@sha256:12",
+            "a:b:c",
+            "/a",
+            "a/",
+            "é",
+        ] {
             assert!(Reference::parse(bad).is_err(), "{bad:?}");
         }
         assert!(Reference::parse(&"a".repeat(64)).is_err());
