@@ -151,6 +151,14 @@ impl Hierarchies {
         self.roots().into_iter().try_for_each(|root| remove_tree(&root.join(cgroup)))
     }
 
+    /// Removes a group that has neither processes nor groups below it, if that is so.
+    pub(crate) fn remove_if_empty(&self, cgroup: &str) {
+        for root in self.roots() {
+            // Refused where somebody still uses it, which is the point.
+            let _ = fs::remove_dir(root.join(cgroup));
+        }
+    }
+
     /// Moves this process out of the systemd unit that it was started in, for systemd ends a unit by killing all in it.
     pub(crate) fn leave_unit(&self, cgroup: &str) -> io::Result<()> {
         let own = fs::read_to_string("/proc/self/cgroup")?;
@@ -316,6 +324,27 @@ mod tests {
             (weight(0), weight(2), weight(262_144), weight(u64::MAX)),
             (1, 1, 10_000, 10_000)
         );
+    }
+
+    #[test]
+    fn a_version_2_group_gets_its_controllers_from_above() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("cgroup.controllers"), "cpuset cpu io memory hugetlb pids")
+            .unwrap();
+        let hierarchies = Hierarchies::V2(root.path().to_owned());
+        hierarchies.create("abide/pod", &limits()).unwrap();
+        let read = |file: &str| fs::read_to_string(root.path().join(file)).unwrap();
+        assert_eq!(read("abide/pod/memory.max"), "67108864");
+        assert_eq!(read("abide/pod/cpu.max"), "50000 100000");
+        // A plain file keeps what was written last; the kernel's takes them one by one.
+        assert_eq!(
+            (read("cgroup.subtree_control"), read("abide/cgroup.subtree_control")),
+            ("+pids".into(), "+pids".into())
+        );
+        fs::write(root.path().join("abide/pod/memory.events"), "low 0\noom 3\noom_kill 2\n")
+            .unwrap();
+        assert_eq!(hierarchies.oom_kills("abide/pod"), 2);
+        assert_eq!(hierarchies.oom_kills("abide/other"), 0);
     }
 
     #[test]

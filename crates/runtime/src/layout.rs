@@ -87,6 +87,9 @@ pub(crate) struct SandboxRecord {
     pub(crate) boot_id: String,
     /// Below the mount point of each hierarchy, without a leading slash.
     pub(crate) cgroup: String,
+    /// Whether the supervisor ends when nobody listens to it any more.
+    #[serde(default)]
+    pub(crate) ephemeral: bool,
     /// The supervisor; `None` until it is ready.
     pub(crate) shim: Option<ProcessIdentity>,
 }

@@ -1,6 +1,6 @@
 //! What the program's hidden subcommand `shim` is, alone: for this crate's own tests.
 //!
-//! With `serve DIR STORE CGROUP LOG` it stands for a server that starts one container and then waits to be killed.
+//! With `serve DIR STORE CGROUP LOG` (or `serve-ephemeral`) it stands for a server that starts one container and then waits to be killed.
 
 use runtime::embedded::{Config, EmbeddedRuntime, Shim};
 use runtime::images::Images;
@@ -15,9 +15,10 @@ use std::sync::Arc;
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     match args.as_slice() {
-        [verb, dir, store, cgroup, log] if verb == "serve" => {
+        [verb, dir, store, cgroup, log] if verb == "serve" || verb == "serve-ephemeral" => {
+            let (dir, store, log) = (Path::new(dir), Path::new(store), Path::new(log));
             let result =
-                serve(Path::new(dir), Path::new(store), &cgroup.to_string_lossy(), Path::new(log));
+                serve(dir, store, &cgroup.to_string_lossy(), log, verb == "serve-ephemeral");
             if let Err(error) = result {
                 // The test reads it; where it cannot be written there is no test.
                 let _ = writeln!(std::io::stderr(), "{error}");
@@ -29,7 +30,13 @@ fn main() -> ExitCode {
 }
 
 /// Starts a container that counts, says its id, and stays until it is killed.
-fn serve(dir: &Path, store: &Path, cgroup: &str, log: &Path) -> Result<(), Box<dyn Error>> {
+fn serve(
+    dir: &Path,
+    store: &Path,
+    cgroup: &str,
+    log: &Path,
+    ephemeral: bool,
+) -> Result<(), Box<dyn Error>> {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio.block_on(async {
         let images = Arc::new(Images::open(store)?);
@@ -39,6 +46,7 @@ fn serve(dir: &Path, store: &Path, cgroup: &str, log: &Path) -> Result<(), Box<d
             images,
             cgroup_parent: cgroup.to_owned(),
             shim: Shim { executable: "/proc/self/exe".into(), arguments: Vec::new() },
+            ephemeral,
         })?;
         runtime.run_pod_sandbox(&SandboxConfig { id: "pod".into(), hostname: "pod".into(), ..Default::default() }).await?;
         let config = ContainerConfig {

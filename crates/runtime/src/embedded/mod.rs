@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -52,6 +52,9 @@ pub struct Config {
     pub cgroup_parent: String,
     /// How supervisors are started.
     pub shim: Shim,
+    /// Sandboxes end with this process, however it ends: their containers are killed and their control groups removed (what they
+    /// left on disk and mounted is not). For throw-away clusters.
+    pub ephemeral: bool,
 }
 
 /// A command line that ends in [`crate::shim::main`]: an executable and what stands before that function's own arguments.
@@ -110,6 +113,7 @@ impl EmbeddedRuntime {
         let failed = other("open the runtime's state");
         fs::create_dir_all(config.state_dir.join("sandboxes")).map_err(&failed)?;
         config.state_dir = config.state_dir.canonicalize().map_err(&failed)?;
+        remove_fragments(&config.state_dir.join("sandboxes")).map_err(&failed)?;
         config.cgroup_parent = config.cgroup_parent.trim_matches('/').to_owned();
         if config.cgroup_parent.is_empty()
             || config.cgroup_parent.split('/').any(|part| matches!(part, "" | "." | ".."))
@@ -269,6 +273,18 @@ impl EmbeddedRuntime {
     }
 }
 
+/// Directories without a record are of sandboxes that an earlier process was about to make or to remove: nothing runs there.
+fn remove_fragments(sandboxes: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(sandboxes)? {
+        let dir = SandboxDir(entry?.path());
+        if !dir.record().exists() {
+            mounts::unmount_below(&dir.0)?;
+            container::remove_directory(&dir.0)?;
+        }
+    }
+    Ok(())
+}
+
 /// Sees a supervisor and whatever runs in its sandbox dead.
 fn end(dir: &SandboxDir, boot_id: &str) -> io::Result<()> {
     let record: Option<SandboxRecord> = layout::read(&dir.record())?;
@@ -383,6 +399,7 @@ impl ContainerRuntime for EmbeddedRuntime {
             config: config.clone(),
             boot_id: self.inner.boot_id.clone(),
             cgroup: format!("{}/{}", self.inner.config.cgroup_parent, config.id),
+            ephemeral: self.inner.config.ephemeral,
             shim: None,
         };
         let at = dir.clone();

@@ -86,7 +86,19 @@ pub(super) fn unpack(reader: impl Read, target: &Path) -> io::Result<(String, u6
         })?;
     }
     for (path, (mode, mtime)) in directories.iter().rev() {
-        let directory = root.directory(path)?;
+        let directory = match root.directory(path) {
+            Ok(directory) => directory,
+            // Something else took its name later in the archive.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         fchmod(&directory, Mode::from_raw_mode(*mode))?;
         futimens(&directory, &times(*mtime))?;
     }
@@ -178,9 +190,21 @@ fn white_out(directory: &OwnedFd, hidden: &[u8]) -> io::Result<()> {
         return Err(invalid("path escape"));
     }
     let name = OsStr::from_bytes(hidden);
-    beneath::remove(directory, name)?;
-    Ok(mknodat(directory, name, FileType::CharacterDevice, Mode::empty(), 0)?)
+    // It hides what lies below this layer, never what this layer brings itself, whichever comes first in the archive.
+    match mknodat(directory, name, FileType::CharacterDevice, Mode::empty(), 0) {
+        Err(Errno::EXIST) => {}
+        other => return Ok(other?),
+    }
+    match openat(directory, name, DIRECTORY, Mode::empty()) {
+        Ok(own) => Ok(fsetxattr(own, c"trusted.overlay.opaque", b"y", XattrFlags::empty())?),
+        Err(Errno::NOTDIR | Errno::LOOP) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
+
+/// A directory itself, not what a link of its name leads to.
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Where one entry goes.
 struct Place<'a> {
@@ -190,16 +214,27 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn make_directory(&self) -> io::Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match openat(self.directory, self.name, flags, Mode::empty()) {
+        let mut replaces_white_out = false;
+        match openat(self.directory, self.name, DIRECTORY, Mode::empty()) {
             Ok(directory) => return Ok(directory),
             Err(Errno::NOENT) => {}
             // Something else has this name, or a link: what comes later wins.
-            Err(Errno::NOTDIR | Errno::LOOP) => beneath::remove(self.directory, self.name)?,
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                let there =
+                    rustix::fs::statat(self.directory, self.name, AtFlags::SYMLINK_NOFOLLOW)?;
+                let kind = FileType::from_raw_mode(there.st_mode);
+                replaces_white_out = kind == FileType::CharacterDevice && there.st_rdev == 0;
+                beneath::remove(self.directory, self.name)?;
+            }
             Err(error) => return Err(error.into()),
         }
         mkdirat(self.directory, self.name, Mode::from_raw_mode(0o755))?;
-        Ok(openat(self.directory, self.name, flags, Mode::empty())?)
+        let directory = openat(self.directory, self.name, DIRECTORY, Mode::empty())?;
+        if replaces_white_out {
+            // The lower layers' directory stays hidden: this one is another.
+            fsetxattr(&directory, c"trusted.overlay.opaque", b"y", XattrFlags::empty())?;
+        }
+        Ok(directory)
     }
 
     fn write_file<R: Read>(&self, entry: &mut Entry<'_, R>) -> io::Result<()> {
@@ -439,6 +474,14 @@ mod tests {
                 || dir.path().join(target.trim_start_matches('/')).join("file").exists()
         );
         assert!(!outside.path().join("file").exists());
+    }
+
+    #[test]
+    fn a_directory_replaced_by_something_else_is_no_directory_any_more() {
+        let (dir, result) =
+            Layer::new().add(EntryType::Directory, "d", 0o700, "").file("d", "now a file").unpack();
+        result.unwrap();
+        assert!(dir.path().join("d").is_file());
     }
 
     #[test]

@@ -26,8 +26,6 @@ pub(crate) enum Request {
     Start { container: String },
     /// Sends its stop signal, after the grace SIGKILL; answered when it has ended.
     Stop { container: String, grace_millis: u64 },
-    /// Drops what is remembered of an ended container.
-    Forget { container: String },
     /// Exits from now on.
     Subscribe,
     /// The main process' streams.

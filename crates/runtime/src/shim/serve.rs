@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 const OUTBOUND_MAX: usize = 4 * 1024 * 1024;
 /// Input that waits for the container; beyond it the sender has to wait.
 const STDIN_MAX: usize = 256 * 1024;
+/// How long an ephemeral supervisor waits for its server's first word.
+const FIRST_WORD: Duration = Duration::from_secs(60);
 /// Connections at a time; there is one server with a handful of requests.
 const CONNECTIONS_MAX: usize = 512;
 
@@ -35,6 +37,8 @@ struct Supervisor {
     containers: BTreeMap<String, Container>,
     /// Set by `Shutdown`: ends when the last container has.
     closing: bool,
+    /// For an ephemeral sandbox: by when somebody must listen. `None` while somebody does, and for all others.
+    orphaned: Option<Instant>,
 }
 
 struct Connection {
@@ -71,7 +75,7 @@ enum Token {
 /// Serves until it is told to shut down.
 pub(super) fn run(
     dir: SandboxDir,
-    _record: SandboxRecord,
+    record: SandboxRecord,
     listener: UnixListener,
 ) -> io::Result<()> {
     let mut mask = SigSet::empty();
@@ -86,13 +90,26 @@ pub(super) fn run(
         next_connection: 0,
         containers: BTreeMap::new(),
         closing: false,
+        orphaned: record.ephemeral.then(|| Instant::now() + FIRST_WORD),
     };
     while !supervisor.is_done() {
         for (token, ready) in supervisor.wait()? {
             supervisor.handle(token, ready);
         }
         supervisor.enforce_deadlines();
+        let listened_to = supervisor.is_listened_to();
         supervisor.connections.retain(|_, connection| !connection.is_over());
+        if record.ephemeral {
+            supervisor.mind_the_server(listened_to);
+        }
+    }
+    if record.ephemeral && !supervisor.is_listened_to() {
+        // Nobody is left who would. What the other sandboxes use stays.
+        let hierarchies = crate::cgroup::Hierarchies::read()?;
+        hierarchies.remove(&record.cgroup)?;
+        if let Some((parent, _)) = record.cgroup.rsplit_once('/') {
+            hierarchies.remove_if_empty(parent);
+        }
     }
     match fs::remove_file(supervisor.dir.socket()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -105,6 +122,31 @@ impl Supervisor {
         self.closing
             && self.containers.is_empty()
             && self.connections.values().all(|c| c.outbound.is_empty())
+    }
+
+    fn is_listened_to(&self) -> bool {
+        self.connections.values().any(|connection| connection.role == Role::Subscribed)
+    }
+
+    /// The server listens as long as it lives.
+    fn mind_the_server(&mut self, listened_to: bool) {
+        let now = Instant::now();
+        if self.is_listened_to() {
+            self.orphaned = None;
+        } else if listened_to {
+            self.orphaned = Some(now);
+        }
+        if self.orphaned.is_some_and(|since| since <= now) && !self.closing {
+            self.shut_down();
+        }
+    }
+
+    fn shut_down(&mut self) {
+        self.closing = true;
+        for container in self.containers.values() {
+            // It may have ended just now.
+            let _ = kill(container.pid, Signal::SIGKILL);
+        }
     }
 
     fn wait(&mut self) -> io::Result<Vec<(Token, PollFlags)>> {
@@ -163,7 +205,8 @@ impl Supervisor {
     }
 
     fn timeout(&self) -> PollTimeout {
-        let next = self.containers.values().filter_map(|container| container.deadline).min();
+        let deadlines = self.containers.values().filter_map(|container| container.deadline);
+        let next = deadlines.chain(self.orphaned.filter(|_| !self.closing)).min();
         let Some(next) = next else { return PollTimeout::NONE };
         let millis = next.saturating_duration_since(Instant::now()).as_millis().saturating_add(1);
         PollTimeout::try_from(i32::try_from(millis).unwrap_or(i32::MAX)).unwrap_or(PollTimeout::MAX)
@@ -364,7 +407,6 @@ impl Supervisor {
                 }
                 Ok((Role::Stopping(container), None))
             }
-            Request::Forget { .. } => Ok(done),
             Request::Subscribe => Ok((Role::Subscribed, Some(Response::Done))),
             Request::Attach { container } => {
                 let Some(found) = self.containers.get(&container) else {
@@ -377,11 +419,7 @@ impl Supervisor {
                 Ok((Role::Attached(container), Some(response)))
             }
             Request::Shutdown => {
-                self.closing = true;
-                for container in self.containers.values() {
-                    // It may have ended just now.
-                    let _ = kill(container.pid, Signal::SIGKILL);
-                }
+                self.shut_down();
                 if self.containers.is_empty() { Ok(done) } else { Ok((Role::ShuttingDown, None)) }
             }
         }

@@ -40,6 +40,45 @@ async fn a_successor_adopts_what_a_killed_server_has_started() {
     world.finish().await;
 }
 
+/// A throw-away cluster that is killed takes its containers with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn ephemeral_sandboxes_end_with_their_server() {
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    let world = World::new().await;
+    let state = world.dir.path().join("state");
+    let mut server = tokio::process::Command::new(SHIM)
+        .arg("serve-ephemeral")
+        .args([&state, &world.dir.path().join("images")])
+        .arg(&world.cgroup)
+        .arg(world.log("main"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    lines.next_line().await.unwrap().expect("the server says the container's id");
+    let record = fs::read(state.join("sandboxes/pod/sandbox.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    let pid = i32::try_from(record["shim"]["pid"].as_i64().unwrap()).unwrap();
+    let supervisor = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
+    server.kill().await.unwrap();
+    let mut fds = [nix::poll::PollFd::new(
+        std::os::fd::AsFd::as_fd(&supervisor),
+        nix::poll::PollFlags::POLLIN,
+    )];
+    assert_eq!(nix::poll::poll(&mut fds, 30_000_u16).unwrap(), 1, "the supervisor ends");
+    for controller in fs::read_dir("/sys/fs/cgroup").unwrap() {
+        assert!(
+            !controller.unwrap().path().join(&world.cgroup).exists(),
+            "its control groups are gone"
+        );
+    }
+    let successor = World::open(world.dir.path(), &world.images, &world.cgroup);
+    let list = successor.list().await.unwrap();
+    assert!(!list[0].ready);
+    assert_eq!(exit_code(&list[0].containers[0].state), 137);
+    world.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn with_its_supervisor_a_sandbox_is_lost_and_can_be_removed() {
     let world = World::new().await;

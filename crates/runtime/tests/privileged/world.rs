@@ -72,7 +72,9 @@ pub(crate) fn busybox_tar(path: &Path) {
 
 impl World {
     pub(crate) async fn new() -> World {
-        let dir = tempfile::Builder::new().prefix("runtime-test-").tempdir().unwrap();
+        // Deeper than the address of a socket can be long.
+        let deep = "-".repeat(100);
+        let dir = tempfile::Builder::new().prefix("runtime-test-").suffix(&deep).tempdir().unwrap();
         let images = Arc::new(Images::open(&dir.path().join("images")).unwrap());
         let tar = dir.path().join("busybox.tar");
         busybox_tar(&tar);
@@ -90,6 +92,7 @@ impl World {
             images: images.clone(),
             cgroup_parent: cgroup.to_owned(),
             shim: Shim { executable: SHIM.into(), arguments: Vec::new() },
+            ephemeral: false,
         })
         .unwrap()
     }
@@ -133,10 +136,11 @@ impl World {
 
     /// Checks that nothing is left of anything.
     pub(crate) async fn finish(self) {
-        for sandbox in self.runtime.list().await.unwrap() {
-            self.runtime.remove_pod_sandbox(&sandbox.config.id).await.unwrap();
-        }
-        self.runtime.cleanup().await.unwrap();
+        sweep(&self.runtime).await;
+        self.check_nothing_is_left();
+    }
+
+    fn check_nothing_is_left(&self) {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let path = self.dir.path().to_str().unwrap();
         let left: Vec<_> = mounts.lines().filter(|line| line.contains(path)).collect();
@@ -160,6 +164,39 @@ impl World {
             let line = String::from_utf8_lossy(&line).into_owned();
             assert!(!line.contains(path), "a process is left: {line}");
         }
+    }
+}
+
+async fn sweep(runtime: &EmbeddedRuntime) {
+    for sandbox in runtime.list().await.unwrap() {
+        runtime.remove_pod_sandbox(&sandbox.config.id).await.unwrap();
+    }
+    runtime.cleanup().await.unwrap();
+}
+
+impl Drop for World {
+    /// A test that failed leaves nothing behind, either.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let swept = std::thread::scope(|scope| {
+                let sweeping = scope.spawn(|| {
+                    let tokio =
+                        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                    tokio.block_on(async {
+                        sweep(&World::open(self.dir.path(), &self.images, &self.cgroup)).await
+                    });
+                });
+                sweeping.join()
+            });
+            if swept.is_err() {
+                eprintln!("{} could not be swept", self.dir.path().display());
+            }
+        }
+        // Shared by all tests: whoever is last succeeds.
+        for controller in fs::read_dir("/sys/fs/cgroup").unwrap().filter_map(Result::ok) {
+            let _ = fs::remove_dir(controller.path().join("abide-test"));
+        }
+        let _ = fs::remove_dir("/sys/fs/cgroup/abide-test");
     }
 }
 
