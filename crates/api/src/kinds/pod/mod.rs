@@ -9,7 +9,7 @@ pub(super) use defaults::default_template;
 pub(super) use fields::TEMPLATE_FIELDS;
 pub(super) use validation::validate_template;
 
-use super::parts::{AGE, ALL, NAME, column, keep_status, or_none, update_status_only};
+use super::parts::{AGE, ALL, NAME, column, or_none, update_spec, update_status_only};
 use crate::kind::{Kind, Names, Prepare, Scope, SelectableField, Subresource, Validate};
 use crate::object::Object;
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ pub const KIND: Kind = Kind {
     deletion: crate::kind::Deletion::Graceful,
     decode: crate::decode::typed::<k8s_openapi::api::core::v1::Pod>,
     default: defaults::default_pod,
-    prepare: Prepare { create, update: keep_status, update_status },
+    prepare: Prepare { create, update: update_spec, update_status },
     validate: Validate { name: crate::metadata::dns_subdomain, create: validation::create, update: validation::update, update_status: |_, _| Vec::new() },
     columns: &[
         NAME,
@@ -57,7 +57,12 @@ pub const KIND: Kind = Kind {
 };
 
 fn create(object: &mut Object) {
-    object.set("/status", json!({"phase": "Pending", "qosClass": quality_of_service(object)}));
+    let mut status = json!({"phase": "Pending", "qosClass": quality_of_service(object)});
+    if !object.list_at("/spec/schedulingGates").is_empty() {
+        status["conditions"] = json!([{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "Scheduling is blocked due to non-empty scheduling gates"}]);
+    }
+    object.set("/status", status);
+    object.set("/metadata/generation", json!(1));
 }
 
 fn update_status(new: &mut Object, old: &Object) {
@@ -82,5 +87,43 @@ pub fn quality_of_service(object: &Object) -> &'static str {
         (false, _) => "BestEffort",
         (true, true) => "Guaranteed",
         (true, false) => "Burstable",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(containers: Value) -> &'static str {
+        quality_of_service(&Object::new(json!({"spec": {"containers": containers}})).unwrap())
+    }
+
+    #[test]
+    fn the_quality_of_service_follows_from_requests_and_limits() {
+        let both = json!({"cpu": "1", "memory": "1Gi"});
+        assert_eq!(class(json!([{}])), "BestEffort");
+        assert_eq!(class(json!([{"resources": {"limits": both, "requests": both}}])), "Guaranteed");
+        assert_eq!(class(json!([{"resources": {"limits": both, "requests": both}}, {}])), "Burstable");
+        assert_eq!(class(json!([{"resources": {"requests": {"cpu": "1"}}}])), "Burstable");
+    }
+
+    #[test]
+    fn a_new_pod_is_pending_whatever_the_client_says() {
+        let mut pod = Object::new(json!({"spec": {"schedulingGates": [{"name": "g"}]}, "status": {"phase": "Running", "podIP": "10.0.0.1"}})).unwrap();
+        create(&mut pod);
+        assert_eq!((pod.str_at("/status/phase"), pod.str_at("/status/podIP"), pod.generation()), ("Pending", "", 1));
+        assert_eq!(pod.str_at("/status/conditions/0/reason"), "SchedulingGated");
+        assert_eq!(columns::Summary::of(&pod).status, "SchedulingGated");
+    }
+
+    #[test]
+    fn a_pods_generation_counts_changes_of_its_spec() {
+        let old = Object::new(json!({"metadata": {"generation": 1}, "spec": {"a": 1}, "status": {"phase": "Running"}})).unwrap();
+        let mut new = Object::new(json!({"metadata": {"labels": {"a": "b"}}, "spec": {"a": 1}})).unwrap();
+        update_spec(&mut new, &old);
+        assert_eq!((new.generation(), new.str_at("/status/phase")), (1, "Running"));
+        new.set("/spec/a", json!(2));
+        update_spec(&mut new, &old);
+        assert_eq!(new.generation(), 2);
     }
 }
