@@ -34,12 +34,22 @@ pub(super) fn count(object: &Object, pointer: &str) -> usize {
 fn validate(object: &Object) -> Vec<FieldError> {
     let mut errors = keys(object, "data");
     errors.extend(keys(object, "binaryData"));
+    let path = FieldPath::new("binaryData");
+    for (key, _) in object.at("/binaryData").and_then(Value::as_object).into_iter().flatten() {
+        if object.at("/data").is_some_and(|data| data.get(key).is_some()) {
+            errors.push(FieldError::invalid(&path.key(key), key, "duplicate of key present in data"));
+        }
+    }
     let text: usize = values(object, "/data").map(str::len).sum();
-    let binary: usize = values(object, "/binaryData").map(|value| value.len() / 4 * 3).sum();
-    if text + binary > MAX_BYTES {
+    if text.saturating_add(decoded_bytes(object, "/binaryData")) > MAX_BYTES {
         errors.push(FieldError::too_long(&FieldPath::default(), MAX_BYTES));
     }
     errors
+}
+
+/// How many bytes the base64 values of a map stand for.
+pub(super) fn decoded_bytes(object: &Object, pointer: &str) -> usize {
+    values(object, pointer).map(|value| value.trim_end_matches('=').len().saturating_mul(3) / 4).sum()
 }
 
 fn values<'a>(object: &'a Object, pointer: &str) -> impl Iterator<Item = &'a str> {
@@ -89,4 +99,33 @@ pub(super) fn immutable(new: &Object, old: &Object, fields: &[&str]) -> Vec<Fiel
         }
     }
     errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: Value) -> Object {
+        Object::new(fields).unwrap()
+    }
+
+    fn said(errors: &[FieldError]) -> String {
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn keys_are_names_of_files_and_the_whole_fits_a_mebibyte() {
+        assert_eq!(said(&validate(&map(json!({"data": {"my.cnf": "x"}, "binaryData": {"b": "AAAA"}})))), "");
+        assert!(said(&validate(&map(json!({"data": {"a/b": "x"}})))).starts_with("data[a/b]: Invalid value: \"a/b\": a valid config key must consist of"));
+        assert_eq!(said(&validate(&map(json!({"data": {"a": "x"}, "binaryData": {"a": "AAAA"}})))), "binaryData[a]: Invalid value: \"a\": duplicate of key present in data");
+        assert_eq!(said(&validate(&map(json!({"data": {"a": "x".repeat(MAX_BYTES)}})))), "");
+        assert!(said(&validate(&map(json!({"data": {"a": "x".repeat(MAX_BYTES + 1)}})))).ends_with("Too long: may not be more than 1048576 bytes"));
+    }
+
+    #[test]
+    fn what_is_immutable_stays() {
+        let old = map(json!({"immutable": true, "data": {"a": "x"}}));
+        assert_eq!(said(&immutable(&old, &old, &["data"])), "");
+        assert_eq!(said(&immutable(&map(json!({"data": {}})), &old, &["data"])), "immutable: Forbidden: field is immutable when `immutable` is set; data: Forbidden: field is immutable when `immutable` is set");
+    }
 }

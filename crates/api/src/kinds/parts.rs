@@ -44,15 +44,13 @@ pub(super) const PREPARE_PLAIN: Prepare = Prepare { create: nothing, update: kee
 /// For kinds with spec and status whose generation counts changes of the spec.
 pub(super) const PREPARE_SPEC: Prepare = Prepare { create: create_spec, update: update_spec, update_status: update_status_only };
 
-/// For kinds with spec and status but no generation.
-pub(super) const PREPARE_STATUS: Prepare = Prepare { create: drop_status, update: keep_status, update_status: update_status_only };
-
 fn create_spec(object: &mut Object) {
     object.remove("/status");
     object.set("/metadata/generation", json!(1));
 }
 
-fn drop_status(object: &mut Object) {
+/// Before a create: what is observed is not the client's to say.
+pub(super) fn drop_status(object: &mut Object) {
     object.remove("/status");
 }
 
@@ -116,5 +114,3 @@ pub(super) fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value.get(field).and_then(Value::as_str).unwrap_or("")
 }
 
-/// Before a create of a kind whose status starts with its defaults.
-pub(super) fn drop_nothing(_: &mut Object) {}

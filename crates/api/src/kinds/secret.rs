@@ -1,6 +1,6 @@
 //! Secret. As upstream: `pkg/apis/core/v1/defaults.go`, `pkg/apis/core/v1/conversion.go`.
 
-use super::config_map::{MAX_BYTES, count, immutable, keys};
+use super::config_map::{MAX_BYTES, count, decoded_bytes, immutable, keys};
 use super::parts::{AGE, ALL, NAME, PREPARE_PLAIN, column, fine_update};
 use crate::field_path::{FieldError, FieldPath};
 use crate::kind::{Kind, Names, Scope, SelectableField, Validate};
@@ -25,6 +25,9 @@ pub const KIND: Kind = Kind {
     schema: |generator| drop(generator.subschema_for::<k8s_openapi::api::core::v1::Secret>()),
 };
 
+/// Names the account that a token is for.
+const ACCOUNT: &str = "kubernetes.io/service-account.name";
+
 /// `stringData` is for writing only: it becomes `data`.
 fn default(object: &mut Object) {
     if object.str_at("/type").is_empty() {
@@ -42,11 +45,26 @@ fn default(object: &mut Object) {
 }
 
 fn validate(object: &Object) -> Vec<FieldError> {
+    let path = FieldPath::new("data");
     let mut errors = keys(object, "data");
-    let size: usize = object.at("/data").and_then(Value::as_object).into_iter().flatten().map(|(_, value)| value.as_str().map_or(0, |v| v.len() / 4 * 3)).sum();
-    if size > MAX_BYTES {
-        errors.push(FieldError::too_long(&FieldPath::new("data"), MAX_BYTES));
+    if decoded_bytes(object, "/data") > MAX_BYTES {
+        errors.push(FieldError::too_long(&path, MAX_BYTES));
     }
+    let has = |key: &str| object.at("/data").is_some_and(|data| data.get(key).is_some());
+    let needed: &[&str] = match object.str_at("/type") {
+        "kubernetes.io/tls" => &["tls.crt", "tls.key"],
+        "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
+        "kubernetes.io/dockercfg" => &[".dockercfg"],
+        "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
+        // Either will do.
+        "kubernetes.io/basic-auth" if !has("username") && !has("password") => &["username", "password"],
+        "kubernetes.io/service-account-token" if object.annotation(ACCOUNT).unwrap_or_default().is_empty() => {
+            errors.push(FieldError::required(&FieldPath::new("metadata").child("annotations").key(ACCOUNT), ""));
+            &[]
+        }
+        _ => &[],
+    };
+    errors.extend(needed.iter().filter(|key| !has(key)).map(|key| FieldError::required(&path.key(key), "")));
     errors
 }
 
@@ -57,4 +75,33 @@ fn update(new: &Object, old: &Object) -> Vec<FieldError> {
     }
     errors.extend(immutable(new, old, &["data"]));
     errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(fields: Value) -> Object {
+        let mut object = Object::new(fields).unwrap();
+        default(&mut object);
+        object
+    }
+
+    fn said(errors: &[FieldError]) -> String {
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+
+    /// E3.
+    #[test]
+    fn text_becomes_data_and_wins_over_it() {
+        let object = secret(json!({"data": {"a": "eA==", "b": "eA=="}, "stringData": {"a": "secret"}}));
+        assert_eq!(object.value(), &json!({"metadata": {}, "type": "Opaque", "data": {"a": "c2VjcmV0", "b": "eA=="}}));
+    }
+
+    #[test]
+    fn a_type_asks_for_its_keys() {
+        assert_eq!(said(&validate(&secret(json!({"type": "kubernetes.io/tls", "data": {"tls.crt": ""}})))), "data[tls.key]: Required value");
+        assert_eq!(said(&validate(&secret(json!({"type": "kubernetes.io/basic-auth", "data": {"username": ""}})))), "");
+        assert_eq!(said(&update(&secret(json!({})), &secret(json!({"type": "mine"})))), "type: Invalid value: \"Opaque\": field is immutable");
+    }
 }

@@ -1,7 +1,7 @@
 //! ServiceAccount.
 
 use super::parts::{AGE, ALL, NAME, PREPARE_PLAIN, column, fine, fine_update, nothing};
-use crate::kind::{Kind, Names, Scope, Validate};
+use crate::kind::{FieldSupport, Kind, Names, Scope, Support, Validate};
 
 /// The kind.
 pub const KIND: Kind = Kind {
@@ -16,7 +16,10 @@ pub const KIND: Kind = Kind {
     validate: Validate { name: crate::metadata::dns_subdomain, create: fine, update: fine_update, update_status: fine_update },
     columns: &[NAME, column("Secrets", 0, |object, _| serde_json::json!(object.list_at("/secrets").len())), AGE],
     selectable_fields: &[],
-    fields: &[],
+    fields: &[
+        FieldSupport { path: "imagePullSecrets", support: Support::StoredOnly, why: "registries are asked without credentials" },
+        FieldSupport { path: "automountServiceAccountToken", support: Support::StoredOnly, why: "no token is mounted" },
+    ],
     definition: "io.k8s.api.core.v1.ServiceAccount",
     schema: |generator| drop(generator.subschema_for::<k8s_openapi::api::core::v1::ServiceAccount>()),
 };

@@ -15,7 +15,7 @@ macro_rules! container_rows {
             &rows!(StoredOnly "no resize in place yet": concat!($list, ".resizePolicy")),
             &rows!(StoredOnly "containers restart by their pod's policy": concat!($list, ".restartPolicyRules")),
             &rows!(StoredOnly "volumes are directories": concat!($list, ".volumeDevices")),
-            &rows!(StoredOnly "ports of the host are not forwarded yet": concat!($list, ".ports.hostPort"), concat!($list, ".ports.hostIP")),
+            &rows!(StoredOnly "nothing is forwarded to pods with a network of their own yet": concat!($list, ".ports.hostPort"), concat!($list, ".ports.hostIP")),
             &rows!(StoredOnly "the image's signal is used": concat!($list, ".lifecycle.stopSignal")),
             &rows!(StoredOnly "gRPC is not probed yet":
                 concat!($list, ".livenessProbe.grpc"), concat!($list, ".readinessProbe.grpc"), concat!($list, ".startupProbe.grpc")),

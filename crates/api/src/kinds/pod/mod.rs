@@ -7,7 +7,7 @@ mod validation;
 
 pub(super) use defaults::default_template;
 pub(super) use fields::TEMPLATE_FIELDS;
-pub(super) use validation::validate_template;
+pub(super) use validation::{port_name, validate_host_path, validate_node_selector, validate_template};
 
 use super::parts::{AGE, ALL, NAME, column, or_none, update_spec, update_status_only};
 use crate::kind::{Kind, Names, Prepare, Scope, SelectableField, Subresource, Validate};

@@ -5,7 +5,9 @@ mod scheduling;
 mod update;
 mod volumes;
 
+pub(in super::super) use scheduling::validate_node_selector;
 pub(super) use update::update;
+pub(in super::super) use volumes::validate_host_path;
 
 use super::super::parts::{list, text};
 use crate::field_path::{FieldError, FieldPath};

@@ -42,7 +42,7 @@ fn validate_node_affinity(affinity: &Value, path: &FieldPath, errors: &mut Vec<F
 }
 
 /// Errors of a node selector: of pods, and of volumes.
-pub(in super::super) fn validate_node_selector(selector: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+pub(in super::super::super) fn validate_node_selector(selector: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
     let path = path.child("nodeSelectorTerms");
     let terms = list(selector, "nodeSelectorTerms");
     if terms.is_empty() {
