@@ -101,6 +101,70 @@ mod tests {
         }
     }
 
+    /// Whatever little a client sends, it gets an answer.
+    #[test]
+    fn an_object_without_anything_is_prepared_and_judged() {
+        for kind in KINDS {
+            let old = Object::new(json!({"metadata": {}})).unwrap();
+            let mut new = old.clone();
+            (kind.default)(&mut new);
+            (kind.prepare.create)(&mut new);
+            (kind.prepare.update)(&mut new, &old);
+            (kind.prepare.update_status)(&mut new, &old);
+            (kind.validate.create)(&new);
+            for (one, other) in [(&new, &old), (&old, &new)] {
+                (kind.validate.update)(one, other);
+                (kind.validate.update_status)(one, other);
+            }
+            for field in kind.selectable_fields {
+                (field.value)(&old);
+            }
+        }
+    }
+
+    /// A stored object stays acceptable: an update that changes nothing is never refused.
+    #[test]
+    fn what_was_accepted_is_accepted_again() {
+        let pod = json!({"containers": [{"name": "c", "image": "i", "resources": {"limits": {"cpu": "1"}}, "volumeMounts": [{"name": "v", "mountPath": "/v"}]}], "volumes": [{"name": "v"}]});
+        let given = [
+            ("Pod", json!({"spec": pod})),
+            ("StatefulSet", json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}})),
+            ("Service", json!({"spec": {"type": "LoadBalancer", "clusterIP": "10.0.0.1", "ports": [{"port": 80}]}})),
+            ("PersistentVolumeClaim", json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}})),
+            ("PersistentVolume", json!({"spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/x"}}})),
+            ("StorageClass", json!({"provisioner": "p"})),
+            ("Secret", json!({"stringData": {"a": "b"}})),
+            ("ConfigMap", json!({"data": {"a": "b"}})),
+            ("Endpoints", json!({"subsets": [{"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 1}]}]})),
+            ("EndpointSlice", json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 1}]})),
+            ("ControllerRevision", json!({"revision": 1, "data": {}})),
+            ("Lease", json!({"spec": {"leaseDurationSeconds": 40}})),
+            ("Event", json!({"involvedObject": {"namespace": "team"}, "reason": "R"})),
+            ("Namespace", json!({})),
+            ("Node", json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}})),
+            ("ServiceAccount", json!({})),
+        ];
+        assert_eq!(given.len(), KINDS.len());
+        for (name, mut value) in given {
+            let kind = KINDS.iter().find(|kind| kind.names.kind == name).unwrap();
+            value["apiVersion"] = json!(kind.names.api_version());
+            value["kind"] = json!(name);
+            value["metadata"] = json!({"name": "x", "namespace": "team"});
+            let mut stored = Object::new((kind.decode)(value).unwrap().value).unwrap();
+            (kind.default)(&mut stored);
+            (kind.prepare.create)(&mut stored);
+            (kind.default)(&mut stored);
+            assert_eq!((kind.validate.create)(&stored), [], "{name}");
+            let again = (kind.decode)(stored.value().clone()).unwrap();
+            assert!(again.unknown_fields.is_empty(), "{name}: {:?}", again.unknown_fields);
+            let mut new = Object::new(again.value).unwrap();
+            (kind.default)(&mut new);
+            (kind.prepare.update)(&mut new, &stored);
+            assert_eq!(new, stored, "{name}");
+            assert_eq!((kind.validate.update)(&new, &stored), [], "{name}");
+        }
+    }
+
     #[test]
     fn every_field_row_names_a_field_that_exists() {
         let kinds: Vec<&Kind> = KINDS.to_vec();

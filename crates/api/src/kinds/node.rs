@@ -37,10 +37,8 @@ pub const KIND: Kind = Kind {
 };
 
 fn default(object: &mut Object) {
-    if object.at("/status/allocatable").is_none() {
-        if let Some(capacity) = object.at("/status/capacity").cloned() {
-            object.set("/status/allocatable", capacity);
-        }
+    if let (None, Some(capacity)) = (object.at("/status/allocatable"), object.at("/status/capacity").cloned()) {
+        object.set("/status/allocatable", capacity);
     }
 }
 

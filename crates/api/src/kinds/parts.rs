@@ -86,10 +86,8 @@ pub(super) fn update_status_only(new: &mut Object, old: &Object) {
 
 /// Puts `value` where nothing stands.
 pub(super) fn default_at(value: &mut Value, field: &str, default: Value) {
-    if let Value::Object(map) = value {
-        if map.get(field).is_none_or(Value::is_null) {
-            map.insert(field.to_owned(), default);
-        }
+    if let Some(map) = value.as_object_mut().filter(|map| map.get(field).is_none_or(Value::is_null)) {
+        map.insert(field.to_owned(), default);
     }
 }
 

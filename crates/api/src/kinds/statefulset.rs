@@ -252,10 +252,9 @@ fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
     if count("availableReplicas") > count("readyReplicas") {
         errors.push(FieldError::invalid(&status.child("availableReplicas"), count("availableReplicas"), "cannot be greater than status.readyReplicas"));
     }
-    if let (now, Some(before)) = (new.int_at("/status/collisionCount").unwrap_or(0), old.int_at("/status/collisionCount")) {
-        if now < before {
-            errors.push(FieldError::invalid(&status.child("collisionCount"), now, "cannot be decremented"));
-        }
+    let collisions = count("collisionCount");
+    if old.int_at("/status/collisionCount").is_some_and(|before| collisions < before) {
+        errors.push(FieldError::invalid(&status.child("collisionCount"), collisions, "cannot be decremented"));
     }
     errors
 }
@@ -344,6 +343,23 @@ mod tests {
         let stored = set(template);
         assert_eq!(update(&set(template), &stored), []);
         assert_eq!(stored.str_at("/spec/volumeClaimTemplates/0/status/phase"), "Pending");
+    }
+
+    /// T74.
+    #[test]
+    fn the_generation_counts_changes_of_the_spec_alone() {
+        let prepare = |change: &dyn Fn(&mut Object)| {
+            let mut old = set(|_| {});
+            (KIND.prepare.create)(&mut old);
+            assert_eq!((old.generation(), old.at("/status/replicas")), (1, None));
+            let mut new = old.clone();
+            change(&mut new);
+            (KIND.prepare.update)(&mut new, &old);
+            (new.generation(), new.int_at("/status/replicas"))
+        };
+        assert_eq!(prepare(&|set| set.set("/spec/replicas", json!(5))), (2, None));
+        assert_eq!(prepare(&|set| set.set("/metadata/labels", json!({"a": "b"}))), (1, None));
+        assert_eq!(prepare(&|set| set.set("/status/replicas", json!(9))), (1, None));
     }
 
     /// T75.

@@ -60,7 +60,8 @@ fn validate_spec(spec: &Value, path: &FieldPath, claims: &[&str]) -> Vec<FieldEr
 }
 
 fn validate_names(spec: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
-    let rules: [(&str, fn(&str) -> Vec<String>); 5] = [
+    type Rule = fn(&str) -> Vec<String>;
+    let rules: [(&str, Rule); 5] = [
         ("hostname", metadata::dns_label),
         ("subdomain", metadata::dns_label),
         ("serviceAccountName", metadata::dns_subdomain),

@@ -57,10 +57,8 @@ fn validate_source(kind: &str, source: &Value, path: &FieldPath, errors: &mut Ve
             mode(source, "defaultMode", path, errors);
             validate_downward(source, path, errors);
         }
-        "emptyDir" => {
-            if Quantity::parse(text(source, "sizeLimit")).is_ok_and(|size| size < Quantity::ZERO) {
-                errors.push(FieldError::forbidden(&path.child("sizeLimit"), "SizeLimit field must be a valid resource quantity"));
-            }
+        "emptyDir" if Quantity::parse(text(source, "sizeLimit")).is_ok_and(|size| size < Quantity::ZERO) => {
+            errors.push(FieldError::forbidden(&path.child("sizeLimit"), "SizeLimit field must be a valid resource quantity"));
         }
         "hostPath" => validate_host_path(source, path, errors),
         "projected" => validate_projected(source, path, errors),
