@@ -165,6 +165,34 @@ mod tests {
         }
     }
 
+    /// Warnings are for what somebody asked for: what defaults and admission fill in warns of nothing.
+    #[test]
+    fn nobody_is_warned_of_what_nobody_wrote() {
+        let pod = json!({"priority": 0, "preemptionPolicy": "PreemptLowerPriority", "serviceAccountName": "default",
+            "containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80}], "livenessProbe": {"httpGet": {"port": 80}}}],
+            "initContainers": [{"name": "i", "image": "i"}], "volumes": [{"name": "v"}, {"name": "m", "configMap": {"name": "m"}}]});
+        let given = [
+            (&pod::KIND, json!({"spec": pod})),
+            (&statefulset::KIND, json!({"spec": {"template": {"spec": pod}, "volumeClaimTemplates": [{"metadata": {"name": "d"}}]}})),
+            (&service::KIND, json!({"spec": {"ports": [{"port": 80}]}})),
+            (&persistent_volume_claim::KIND, json!({"spec": {}})),
+            (&persistent_volume::KIND, json!({"spec": {"hostPath": {"path": "/x"}}})),
+            (&storage_class::KIND, json!({})),
+            (&service_account::KIND, json!({})),
+        ];
+        for (kind, value) in given {
+            let mut object = Object::new(value).unwrap();
+            (kind.default)(&mut object);
+            for row in kind.fields.iter().filter(|row| row.support == crate::kind::Support::StoredOnly) {
+                let found = row.path.split('.').fold(vec![object.value()], |here, name| {
+                    let elements = here.into_iter().flat_map(|value| value.as_array().map_or(vec![value], |list| list.iter().collect()));
+                    elements.filter_map(|value| value.get(name)).collect()
+                });
+                assert!(found.is_empty(), "{}: {} is {found:?}", kind.names.kind, row.path);
+            }
+        }
+    }
+
     #[test]
     fn every_field_row_names_a_field_that_exists() {
         let kinds: Vec<&Kind> = KINDS.to_vec();

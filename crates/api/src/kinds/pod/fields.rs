@@ -20,12 +20,15 @@ macro_rules! container_rows {
             &rows!(StoredOnly "gRPC is not probed yet":
                 concat!($list, ".livenessProbe.grpc"), concat!($list, ".readinessProbe.grpc"), concat!($list, ".startupProbe.grpc")),
             &rows!(StoredOnly "no dynamic resource allocation": concat!($list, ".resources.claims")),
+            &rows!(StoredOnly "standard input stays open when the first to attach leaves": concat!($list, ".stdinOnce")),
+            &rows!(StoredOnly "variables are not read from files": concat!($list, ".env.valueFrom.fileKeyRef")),
             &rows!(StoredOnly "no system call filter yet": concat!($list, ".securityContext.seccompProfile")),
             &rows!(StoredOnly "no AppArmor profiles yet": concat!($list, ".securityContext.appArmorProfile")),
             &rows!(StoredOnly "no SELinux labels yet": concat!($list, ".securityContext.seLinuxOptions")),
             &rows!(StoredOnly "the usual parts of /proc are hidden": concat!($list, ".securityContext.procMount")),
             &rows!(NoEffect "every node runs Linux": concat!($list, ".securityContext.windowsOptions")),
             &rows!(StoredOnly "mounts are private": concat!($list, ".volumeMounts.mountPropagation")),
+            &rows!(StoredOnly "mounted with the usual options": concat!($list, ".volumeMounts.bindMountOptions")),
             &rows!(StoredOnly "not expanded yet": concat!($list, ".volumeMounts.subPathExpr")),
             &rows!(StoredOnly "read-only holds for the mount itself": concat!($list, ".volumeMounts.recursiveReadOnly")),
         ]
@@ -38,7 +41,9 @@ macro_rules! pod_rows {
             &rows!(StoredOnly "the scheduler does not weigh other pods yet":
                 concat!($spec, ".affinity.podAffinity"), concat!($spec, ".affinity.podAntiAffinity"), concat!($spec, ".topologySpreadConstraints"),
                 concat!($spec, ".schedulingGroup")),
-            &rows!(StoredOnly "pods have no priorities yet": concat!($spec, ".priorityClassName"), concat!($spec, ".priority")),
+            &rows!(StoredOnly "pods have no priorities yet": concat!($spec, ".priorityClassName")),
+            // Every pod gets a number, so that it says nothing of what somebody asked for.
+            &rows!(NoEffect "who names no class has 0": concat!($spec, ".priority")),
             &rows!(NoEffect "nothing is preempted": concat!($spec, ".preemptionPolicy")),
             &rows!(StoredOnly "there is one runtime": concat!($spec, ".runtimeClassName")),
             &rows!(NoEffect "there is one runtime, without overhead": concat!($spec, ".overhead")),
@@ -62,6 +67,7 @@ macro_rules! pod_rows {
             &rows!(NoEffect "ownership is set at each start": concat!($spec, ".securityContext.fsGroupChangePolicy")),
             &rows!(StoredOnly "tokens are not issued yet": concat!($spec, ".volumes.projected.sources.serviceAccountToken")),
             &rows!(StoredOnly "certificates are not projected": concat!($spec, ".volumes.projected.sources.clusterTrustBundle"), concat!($spec, ".volumes.projected.sources.podCertificate")),
+            &rows!(StoredOnly "held for memory alone, directories are not measured": concat!($spec, ".volumes.emptyDir.sizeLimit")),
             &rows!(StoredOnly "generic ephemeral claims are not made yet": concat!($spec, ".volumes.ephemeral")),
             &rows!(StoredOnly "images are not volumes yet": concat!($spec, ".volumes.image")),
             &rows!(StoredOnly "no driver for this type of volume yet":
