@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! STATE/sandboxes/ID/ sandbox.json  shim.sock  shim.log  hostname  shm/  ns/{net,ipc,uts}  run/ (libcontainer's own)
-//!                     containers/CID/ container.json  state.json  config.json  rootfs/  upper/  work/
+//!                     containers/CID/ container.json  state.json  config.json  rootfs/  upper/  work/  layers/
 //! ```
 
 use crate::{ContainerConfig, ContainerState, SandboxConfig};
@@ -69,6 +69,10 @@ impl ContainerDir {
     }
     pub(crate) fn upper(&self) -> PathBuf {
         self.0.join("upper")
+    }
+    /// Short names for the image's layers.
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.0.join("layers")
     }
     pub(crate) fn work(&self) -> PathBuf {
         self.0.join("work")

@@ -3,7 +3,7 @@
 use nix::mount::{MntFlags, umount2};
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// One line of /proc/self/mountinfo, as far as it is needed.
@@ -79,18 +79,6 @@ pub(crate) fn unmount(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A path as an overlay option takes it: `:` separates layers, `,` options, `\` escapes.
-pub(crate) fn overlay_path(path: &Path) -> OsString {
-    let mut out = Vec::new();
-    for byte in path.as_os_str().as_bytes() {
-        if matches!(byte, b':' | b',' | b'\\') {
-            out.push(b'\\');
-        }
-        out.push(*byte);
-    }
-    OsString::from_vec(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,10 +94,5 @@ mod tests {
             ("tmpfs", "rw,size=1k")
         );
         assert_eq!(mounts[1].file_system, "ext4");
-    }
-
-    #[test]
-    fn overlay_options_keep_separators_in_paths() {
-        assert_eq!(overlay_path(Path::new("/a:b,c")), "/a\\:b\\,c");
     }
 }

@@ -11,7 +11,6 @@ use crate::{ContainerConfig, ContainerState, ContainerStatus, RuntimeError, moun
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
-use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -121,27 +120,29 @@ fn new_id() -> io::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Stacks the image's layers below the container's own. In a thread of its own, whose working directory is the layers', because
-/// the options of a mount have to fit into one page: the layers are named relative to it.
+/// Stacks the image's layers below the container's own. The options of a mount have to fit into one page, so the layers get
+/// short names (links `0`, `1` …, the lowest first) in a directory that is the working directory of the mounting thread.
 fn mount_rootfs(dir: &ContainerDir, bundle: &Bundle) -> io::Result<()> {
-    let mut options = OsString::from("lowerdir=");
-    for (index, layer) in bundle.layers.iter().rev().enumerate() {
-        if index > 0 {
-            options.push(":");
-        }
-        options.push(layer);
+    let names = dir.layers();
+    fs::create_dir_all(&names)?;
+    for (index, layer) in bundle.layers.iter().enumerate() {
+        std::os::unix::fs::symlink(bundle.directory.join(layer), names.join(index.to_string()))?;
     }
-    options.push(",upperdir=");
-    options.push(mounts::overlay_path(&dir.upper()));
-    options.push(",workdir=");
-    options.push(mounts::overlay_path(&dir.work()));
+    let lower: Vec<String> =
+        (0..bundle.layers.len()).rev().map(|index| index.to_string()).collect();
+    let options = format!("lowerdir={},upperdir=../upper,workdir=../work", lower.join(":"));
     let target = dir.rootfs();
-    let layers = bundle.directory.clone();
     let thread = std::thread::spawn(move || -> io::Result<()> {
+        // From here on the working directory is this thread's own.
         unshare(CloneFlags::CLONE_FS)?;
-        nix::unistd::chdir(&layers)?;
-        let options: &OsStr = &options;
-        Ok(mount(Some("overlay"), &target, Some("overlay"), MsFlags::empty(), Some(options))?)
+        nix::unistd::chdir(&names)?;
+        Ok(mount(
+            Some("overlay"),
+            &target,
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )?)
     });
     thread.join().map_err(|_| io::Error::other("the mounting thread panicked"))?
 }

@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,6 +41,8 @@ const EVENT_BACKLOG: usize = 4096;
 const READY_SECONDS: u64 = 60;
 /// How long a supervisor may take to end after it has been told to; then it is killed.
 const END_SECONDS: u64 = 20;
+/// How long a supervisor may take to end after it has closed its socket.
+const END_MILLIS: u16 = 2_000;
 
 /// How an [`EmbeddedRuntime`] is set up.
 #[derive(Debug, Clone)]
@@ -76,7 +79,7 @@ impl Default for Shim {
 impl Shim {
     fn command(&self, verb: &str) -> Command {
         let mut command = Command::new(&self.executable);
-        command.args(&self.arguments).arg(verb).current_dir("/");
+        command.args(&self.arguments).arg(verb).current_dir("/").env_clear();
         command
     }
 }
@@ -177,17 +180,24 @@ impl EmbeddedRuntime {
     }
 
     /// Whether the supervisor lives; its events are listened to from now on.
-    async fn watch(&self, id: &str, dir: &SandboxDir) -> bool {
+    /// Not to be able to ask is an error: nobody is declared dead for want of a file descriptor.
+    async fn watch(&self, id: &str, dir: &SandboxDir) -> Result<bool, RuntimeError> {
+        let mut stream = match client::connect(dir).await {
+            Ok(stream) => stream,
+            Err(CallError::Gone) => return Ok(false),
+            Err(CallError::Refused(error)) => return Err(error),
+        };
         if self.book().watched.contains(id) {
-            return client::connect(dir).await.is_ok();
+            return Ok(true);
         }
-        let Ok(mut stream) = client::connect(dir).await else { return false };
         let mut inbound = Vec::new();
-        if client::ask(&mut stream, &Request::Subscribe, &mut inbound).await.is_err() {
-            return false;
+        match client::ask(&mut stream, &Request::Subscribe, &mut inbound).await {
+            Ok(_) => {}
+            Err(CallError::Gone) => return Ok(false),
+            Err(CallError::Refused(error)) => return Err(error),
         }
         if !self.book().watched.insert(id.to_owned()) {
-            return true;
+            return Ok(true);
         }
         let (runtime, sandbox) = (self.clone(), id.to_owned());
         tokio::spawn(async move {
@@ -206,7 +216,7 @@ impl EmbeddedRuntime {
                 runtime.tell(RuntimeEvent::SandboxLost { sandbox });
             }
         });
-        true
+        Ok(true)
     }
 
     fn tell(&self, event: RuntimeEvent) {
@@ -219,7 +229,7 @@ impl EmbeddedRuntime {
         id: &str,
         dir: SandboxDir,
     ) -> Result<Option<SandboxStatus>, RuntimeError> {
-        let alive = self.watch(id, &dir).await;
+        let alive = self.watch(id, &dir).await?;
         let boot_id = self.inner.boot_id.clone();
         blocking(move || read_status(&dir, alive, &boot_id).map_err(other("read a sandbox"))).await
     }
@@ -303,36 +313,44 @@ fn end(dir: &SandboxDir, boot_id: &str) -> io::Result<()> {
 
 /// Waits for a process that is about to end; kills it if it takes too long.
 fn end_process(process: layout::ProcessIdentity) -> io::Result<()> {
-    use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-    let Some(pid) = rustix::process::Pid::from_raw(process.pid) else { return Ok(()) };
-    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(pidfd) => pidfd,
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    // Asked after the descriptor was opened, so that it is this process and no later one that is waited for.
-    if !process.is_alive() {
-        return Ok(());
-    }
-    let ended = |millis: u16| -> io::Result<bool> {
-        let mut fds = [nix::poll::PollFd::new(
-            std::os::fd::AsFd::as_fd(&pidfd),
-            nix::poll::PollFlags::POLLIN,
-        )];
-        Ok(nix::poll::poll(&mut fds, millis)? > 0)
-    };
-    if ended(2_000)? {
+    use rustix::process::{Signal, pidfd_send_signal};
+    let Some(pidfd) = open_process(process)? else { return Ok(()) };
+    if has_ended(&pidfd, END_MILLIS)? {
         return Ok(());
     }
     match pidfd_send_signal(&pidfd, Signal::KILL) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
         Err(error) => return Err(error.into()),
     }
-    if ended(10_000)? {
+    if has_ended(&pidfd, 5 * END_MILLIS)? {
         Ok(())
     } else {
         Err(io::Error::other(format!("process {} does not die", process.pid)))
     }
+}
+
+/// A descriptor of a process, `None` if it is dead.
+fn open_process(process: layout::ProcessIdentity) -> io::Result<Option<OwnedFd>> {
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    let Some(pid) = Pid::from_raw(process.pid) else { return Ok(None) };
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        // Asked after the descriptor was opened, so that it is this process and no later one that is waited for.
+        Ok(pidfd) => Ok(process.is_alive().then_some(pidfd)),
+        Err(rustix::io::Errno::SRCH) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Waits for so long.
+fn has_ended(pidfd: &OwnedFd, millis: u16) -> io::Result<bool> {
+    let mut fds = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
+    Ok(nix::poll::poll(&mut fds, millis)? > 0)
+}
+
+/// Whether a supervisor lives that serves its socket no longer: it is just ending, and its containers with it.
+fn outlives_its_socket(process: layout::ProcessIdentity) -> io::Result<bool> {
+    let Some(pidfd) = open_process(process)? else { return Ok(false) };
+    Ok(!has_ended(&pidfd, END_MILLIS)?)
 }
 
 fn read_status(
@@ -342,10 +360,16 @@ fn read_status(
 ) -> io::Result<Option<SandboxStatus>> {
     let record: Option<SandboxRecord> = layout::read(&dir.record())?;
     let Some(record) = record else { return Ok(None) };
-    let ready = connected && record.boot_id == boot_id;
+    let same_boot = record.boot_id == boot_id;
+    let ready = connected && same_boot;
+    let alive = match record.shim {
+        _ if ready => true,
+        Some(shim) if same_boot => outlives_its_socket(shim)?,
+        _ => false,
+    };
     let mut containers = Vec::new();
     for container in container::list(dir)? {
-        containers.push(container::status(dir, container, ready)?);
+        containers.push(container::status(dir, container, alive)?);
     }
     let network_namespace = (!record.config.host_network).then(|| dir.namespace("net"));
     Ok(Some(SandboxStatus { config: record.config, ready, network_namespace, containers }))
@@ -453,7 +477,7 @@ impl ContainerRuntime for EmbeddedRuntime {
     ) -> Result<ContainerId, RuntimeError> {
         let dir = self.existing(sandbox)?;
         let _lock = self.lock(sandbox).await;
-        if !self.watch(sandbox, &dir).await {
+        if !self.watch(sandbox, &dir).await? {
             return Err(RuntimeError::Other(format!("sandbox {sandbox} is not ready")));
         }
         let (images, config) = (self.inner.config.images.clone(), config.clone());

@@ -16,8 +16,8 @@ use std::path::{Component, Path, PathBuf};
 const DOCUMENT_MAX: u64 = 16 << 20;
 /// How deep indexes may lie in indexes.
 const DEPTH_MAX: u32 = 4;
-/// How many layers one image may have; overlayfs takes up to 500, the options of its mount about 60 names.
-const LAYERS_MAX: usize = 60;
+/// How many layers one image may have, as Docker; overlayfs takes up to 500.
+const LAYERS_MAX: usize = 127;
 
 /// Imports every image of an archive.
 pub(super) fn import(

@@ -125,7 +125,7 @@ fn unpack_entry<R: Read>(
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return unpack_root(root, entry, directories);
     };
-    let parent_directory = root.make_directory(parent)?;
+    let parent_directory = parent_directory(root, parent)?;
     if let Some(hidden) = name.as_bytes().strip_prefix(b".wh.") {
         return white_out(&parent_directory, hidden);
     }
@@ -146,6 +146,27 @@ fn unpack_entry<R: Read>(
         EntryType::Char | EntryType::Block | EntryType::Fifo => place.make_node(entry, kind),
         other => Err(invalid(format!("unsupported kind of entry {other:?}"))),
     }
+}
+
+/// Opens the directory that an entry lies in, making it where the archive has no entry for it. A white-out in its way was meant for
+/// the layers below.
+fn parent_directory(root: &Root, path: &Path) -> io::Result<OwnedFd> {
+    match root.make_directory(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
+        other => return other,
+    }
+    let mut above: Vec<&Path> =
+        path.ancestors().filter(|above| !above.as_os_str().is_empty()).collect();
+    above.reverse();
+    for path in above {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
+        let directory = root.directory(parent)?;
+        let place = Place { directory: &directory, name };
+        if place.is_white_out()? {
+            place.make_directory()?;
+        }
+    }
+    root.make_directory(path)
 }
 
 /// The entry for the layer's own root.
@@ -213,6 +234,15 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
+    fn is_white_out(&self) -> io::Result<bool> {
+        match rustix::fs::statat(self.directory, self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(there) => Ok(FileType::from_raw_mode(there.st_mode) == FileType::CharacterDevice
+                && there.st_rdev == 0),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn make_directory(&self) -> io::Result<OwnedFd> {
         let mut replaces_white_out = false;
         match openat(self.directory, self.name, DIRECTORY, Mode::empty()) {
@@ -220,10 +250,7 @@ impl Place<'_> {
             Err(Errno::NOENT) => {}
             // Something else has this name, or a link: what comes later wins.
             Err(Errno::NOTDIR | Errno::LOOP) => {
-                let there =
-                    rustix::fs::statat(self.directory, self.name, AtFlags::SYMLINK_NOFOLLOW)?;
-                let kind = FileType::from_raw_mode(there.st_mode);
-                replaces_white_out = kind == FileType::CharacterDevice && there.st_rdev == 0;
+                replaces_white_out = self.is_white_out()?;
                 beneath::remove(self.directory, self.name)?;
             }
             Err(error) => return Err(error.into()),

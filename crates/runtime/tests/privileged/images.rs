@@ -1,6 +1,6 @@
 //! Imports of all kinds of archives, with what only root may unpack.
 
-use super::world::busybox_tar;
+use super::world::{World, busybox_tar};
 use runtime::ImageStore;
 use runtime::images::Images;
 use sha2::{Digest, Sha256};
@@ -94,6 +94,64 @@ async fn an_oci_archive_is_unpacked_layer_by_layer_and_verified() {
         0,
         "layers go with the last image"
     );
+}
+
+/// What overlayfs makes of white-outs, opaque directories and many layers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_sees_its_layers_stacked() {
+    let world = World::new().await;
+    let rootfs = fs::read(world.dir.path().join("busybox.tar")).unwrap();
+    let mut layers = vec![
+        rootfs,
+        tar(&[
+            ("etc/gone", b"1"),
+            ("etc/kept", b"1"),
+            ("opaque/a", b"1"),
+            ("again/old", b"1"),
+            ("later/old", b"1"),
+        ]),
+        tar(&[
+            ("etc/.wh.gone", b""),
+            ("opaque/.wh..wh..opq", b""),
+            ("opaque/b", b"2"),
+            (".wh.again", b""),
+            ("again/new", b"2"),
+            ("later/new", b"2"),
+            (".wh.later", b""),
+        ]),
+    ];
+    layers.extend((3..100).map(|n| tar(&[("top", format!("layer {n}\n").as_bytes())])));
+    let names: Vec<String> = (0..layers.len()).map(|n| format!("{n}.tar")).collect();
+    let diff_ids: Vec<String> = layers.iter().map(|layer| digest(layer)).collect();
+    let config =
+        serde_json::json!({"config": {"Cmd": ["/bin/sh"]}, "rootfs": {"diff_ids": diff_ids}});
+    let config = serde_json::to_vec(&config).unwrap();
+    let manifest =
+        serde_json::json!([{"Config": "c.json", "RepoTags": ["stack"], "Layers": names}]);
+    let manifest = serde_json::to_vec(&manifest).unwrap();
+    let mut files: Vec<(&str, &[u8])> = vec![("manifest.json", &manifest), ("c.json", &config)];
+    files.extend(names.iter().map(String::as_str).zip(layers.iter().map(Vec::as_slice)));
+    let archive = world.dir.path().join("stack.tar");
+    fs::write(&archive, tar(&files)).unwrap();
+    let image = world.images.import(&archive, None).await.unwrap().remove(0);
+    world.sandbox("pod").await;
+    let mut container = world.config("main", "cat top; ls etc opaque again later");
+    container.image_id = image.id;
+    let (_, log) = world.run("pod", &container).await;
+    let seen: Vec<_> = log.lines().map(|line| line.trim_start_matches("stdout F ")).collect();
+    let expected = [
+        "layer 99", "again:", "new", "", "etc:", "group", "hostname", "kept", "passwd", "",
+        "later:", "new", "", "opaque:", "b",
+    ];
+    assert_eq!(seen, expected);
+    // An image in use may be removed; its layers stay while the container needs them.
+    let id = world.start("pod", &world.config("user", "sleep 1000")).await;
+    world.images.remove("busybox").await.unwrap();
+    assert_eq!(
+        super::world::exec(&world.runtime, "pod", &id, "cat /etc/group | wc -l").await.1.trim(),
+        "3"
+    );
+    world.finish().await;
 }
 
 #[tokio::test]
