@@ -141,9 +141,9 @@ async fn start_node(settings: &Settings, server: &ApiServer, client_for: &contro
         state_dir: settings.data_dir.join("run"),
         images: images.clone(),
         cgroup_parent: settings.cgroup_parent.clone(),
-        shim: std::env::current_exe().context("find the program's own file")?,
-    })
-    .await?;
+        shim: runtime::embedded::Shim { executable: std::env::current_exe().context("find the program's own file")?, arguments: vec!["shim".into()] },
+        ephemeral: false,
+    })?;
     // One node has a /24 of the cluster's range (or all of it, if that is smaller).
     let pod_range = (settings.cluster_cidr.address, settings.cluster_cidr.prefix.max(24));
     let pods = RoutedPods::new(pod_range, &settings.data_dir.join("addresses")).await?;

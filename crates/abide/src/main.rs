@@ -13,9 +13,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // Supervisors of pods are this same binary; they must stay single-threaded and small, so they branch off first.
-    let arguments: Vec<String> = std::env::args().collect();
-    if let Some(code) = runtime::shim::branch_off(&arguments) {
-        return code;
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == "shim") {
+        return runtime::shim::main(arguments);
     }
     match cli::Cli::parse().run() {
         Ok(code) => code,

@@ -71,6 +71,10 @@ impl FieldError {
     pub fn too_long(path: &FieldPath, max: usize) -> Self {
         Self::build(path, "FieldValueTooLong", format!("Too long: may not be more than {max} bytes"))
     }
+    /// `Too many: COUNT: must have at most MAX items`.
+    pub fn too_many(path: &FieldPath, count: usize, max: usize) -> Self {
+        Self::build(path, "FieldValueTooMany", format!("Too many: {count}: must have at most {max} items"))
+    }
     /// `Not found: VALUE`.
     pub fn not_found(path: &FieldPath, value: impl serde::Serialize) -> Self {
         Self::build(path, "FieldValueNotFound", format!("Not found: {}", shown(value)))

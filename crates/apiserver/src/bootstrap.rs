@@ -34,6 +34,10 @@ pub(crate) async fn kubernetes_service(server: &ApiServer, address: Ipv4Addr, po
 
 async fn create(server: &ApiServer, (group, version, plural): (&str, &str, &str), namespace: &str, object: Value) -> Result<(), ApiError> {
     let kind = server.kind(group, version, plural).ok_or_else(ApiError::unknown_path)?;
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    if server.inner.registry.entry(kind, namespace, &name).await.is_ok() {
+        return Ok(());
+    }
     match crate::verbs::create::create_value(server, kind, namespace, object).await {
         Err(error) if error.reason != "AlreadyExists" => Err(error),
         _ => Ok(()),

@@ -6,14 +6,22 @@
 //!
 //! This is the only room where `unsafe` is allowed.
 
-pub mod cgroup;
 pub mod embedded;
 pub mod images;
 pub mod shim;
 
+mod beneath;
+mod cgroup;
+mod layout;
+mod mounts;
+
+pub mod conformance;
+pub mod fake;
+
 pub use embedded::EmbeddedRuntime;
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -258,15 +266,29 @@ pub trait ContainerRuntime: Send + Sync + fmt::Debug {
     /// Removes all its state, mounts, cgroups (not the logs). Idempotent. Stops it first if need be.
     async fn remove_pod_sandbox(&self, id: &str) -> Result<(), RuntimeError>;
     /// Makes a container (its root file system and bundle), without starting it.
-    async fn create_container(&self, sandbox: &str, config: &ContainerConfig) -> Result<ContainerId, RuntimeError>;
+    async fn create_container(
+        &self,
+        sandbox: &str,
+        config: &ContainerConfig,
+    ) -> Result<ContainerId, RuntimeError>;
     /// Starts it. When this returns, its main process runs (or has already ended).
     async fn start_container(&self, sandbox: &str, id: &str) -> Result<(), RuntimeError>;
     /// Sends the image's stop signal (else SIGTERM), after `grace` SIGKILL; returns when it has ended. Idempotent.
-    async fn stop_container(&self, sandbox: &str, id: &str, grace: Duration) -> Result<(), RuntimeError>;
+    async fn stop_container(
+        &self,
+        sandbox: &str,
+        id: &str,
+        grace: Duration,
+    ) -> Result<(), RuntimeError>;
     /// Removes an ended container's state and root file system (not its log). Idempotent.
     async fn remove_container(&self, sandbox: &str, id: &str) -> Result<(), RuntimeError>;
     /// Runs a process inside a running container.
-    async fn exec(&self, sandbox: &str, id: &str, request: ExecRequest) -> Result<ExecIo, RuntimeError>;
+    async fn exec(
+        &self,
+        sandbox: &str,
+        id: &str,
+        request: ExecRequest,
+    ) -> Result<ExecIo, RuntimeError>;
     /// Opens the standard streams of a running container's main process (`kubectl attach`).
     async fn attach(&self, sandbox: &str, id: &str) -> Result<ExecIo, RuntimeError>;
     /// One sandbox, now.
@@ -299,7 +321,11 @@ pub trait ImageStore: Send + Sync + fmt::Debug {
     async fn list(&self) -> Result<Vec<Image>, RuntimeError>;
     /// Takes an OCI archive, a docker-archive (both may be gzip or zstd compressed) or a root file system tar; each
     /// layer is unpacked once. `name` overrides (and for a root file system tar is) its name.
-    async fn import(&self, archive: &std::path::Path, name: Option<&str>) -> Result<Vec<Image>, RuntimeError>;
+    async fn import(
+        &self,
+        archive: &std::path::Path,
+        name: Option<&str>,
+    ) -> Result<Vec<Image>, RuntimeError>;
     /// Removes a name, and the image with its last name.
     async fn remove(&self, reference: &str) -> Result<(), RuntimeError>;
     /// Fetches an image from its registry.
@@ -317,3 +343,25 @@ pub enum PullError {
     Failed(String),
 }
 
+/// A listener's stream. Who lags far behind loses the oldest events: they are hints, [`ContainerRuntime::list`] is the truth.
+fn event_stream(
+    receiver: tokio::sync::broadcast::Receiver<RuntimeEvent>,
+) -> BoxStream<'static, RuntimeEvent> {
+    use tokio::sync::broadcast::error::RecvError;
+    let stream = futures::stream::unfold(receiver, |mut receiver| async move {
+        loop {
+            match receiver.recv().await {
+                Ok(event) => return Some((event, receiver)),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    });
+    stream.boxed()
+}
+
+/// Removes a control group and all below it from every hierarchy, for who cleans up after a runtime that is no more. Absent
+/// ones are fine; one that still holds a process is an error.
+pub fn remove_control_group(path: &str) -> std::io::Result<()> {
+    cgroup::Hierarchies::read()?.remove(path)
+}

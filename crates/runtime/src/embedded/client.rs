@@ -1,66 +1,85 @@
-//! Talks to supervisors.
+//! The server's side of a supervisor's socket.
 
-use crate::shim::protocol::{Message, Reply, Request, VERSION};
-use futures::stream::{self, Stream};
+use crate::RuntimeError;
+use crate::layout::{self, SandboxDir};
+use crate::shim::protocol::{self, Request, Response};
+use serde::de::DeserializeOwned;
 use std::io;
-use std::path::Path;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-/// Opens a connection and says what is wanted; the answer is to be read from it.
-pub(super) async fn open(socket: &Path, request: Request) -> io::Result<BufReader<UnixStream>> {
-    let mut stream = UnixStream::connect(socket).await?;
-    let mut line = serde_json::to_vec(&Message { version: VERSION, request })?;
-    line.push(b'\n');
-    stream.write_all(&line).await?;
-    Ok(BufReader::new(stream))
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum CallError {
+    /// Nobody serves the socket: the supervisor is dead, or was never born.
+    Gone,
+    /// It answered with an error.
+    Refused(RuntimeError),
 }
 
-/// The next answer on a connection; `None` when it has ended.
-pub(super) async fn read(stream: &mut BufReader<UnixStream>) -> io::Result<Option<Reply>> {
-    let mut line = String::new();
-    if stream.read_line(&mut line).await? == 0 {
-        return Ok(None);
+impl From<CallError> for RuntimeError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Gone => {
+                RuntimeError::Other("the sandbox's supervisor is not running".into())
+            }
+            CallError::Refused(error) => error,
+        }
     }
-    Ok(Some(serde_json::from_str(&line)?))
+}
+
+/// Connects to a supervisor; `Gone` if there is none.
+pub(super) async fn connect(dir: &SandboxDir) -> Result<UnixStream, CallError> {
+    let connected = async {
+        let (_directory, short) = layout::short_path(&dir.socket())?;
+        UnixStream::connect(&short).await
+    };
+    connected.await.map_err(|error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => CallError::Gone,
+        _ => CallError::Refused(RuntimeError::Other(format!("connect to the supervisor: {error}"))),
+    })
+}
+
+/// Asks and waits for the answer, on a connection that can be used on.
+pub(super) async fn ask(
+    stream: &mut UnixStream,
+    request: &Request,
+    inbound: &mut Vec<u8>,
+) -> Result<Response, CallError> {
+    let io = |error: io::Error| match error.kind() {
+        io::ErrorKind::BrokenPipe
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::UnexpectedEof => CallError::Gone,
+        _ => CallError::Refused(RuntimeError::Other(format!("ask the supervisor: {error}"))),
+    };
+    let frame = protocol::encode(request).map_err(io)?;
+    stream.write_all(&frame).await.map_err(io)?;
+    match next(stream, inbound).await.map_err(io)? {
+        Some(Response::Failed { failure, message }) => {
+            Err(CallError::Refused(failure.into_error(message)))
+        }
+        Some(response) => Ok(response),
+        None => Err(CallError::Gone),
+    }
 }
 
 /// Asks once.
-pub(super) async fn ask(socket: &Path, request: Request) -> io::Result<Reply> {
-    let mut stream = open(socket, request).await?;
-    read(&mut stream).await?.ok_or_else(|| io::Error::other("it ended"))
+pub(super) async fn call(dir: &SandboxDir, request: &Request) -> Result<(), CallError> {
+    let mut stream = connect(dir).await?;
+    ask(&mut stream, request, &mut Vec::new()).await.map(drop)
 }
 
-/// The ids of containers that end, from now on; the stream ends with the supervisor.
-pub(super) async fn watch(socket: &Path) -> io::Result<impl Stream<Item = String> + Unpin + use<>> {
-    let mut connection = open(socket, Request::Watch).await?;
-    match read(&mut connection).await? {
-        Some(Reply::Done) => {}
-        other => return Err(io::Error::other(format!("unexpected answer: {other:?}"))),
-    }
-    Ok(Box::pin(stream::unfold(connection, |mut connection| async move {
-        loop {
-            match read(&mut connection).await {
-                Ok(Some(Reply::Exited { id })) => return Some((id, connection)),
-                Ok(Some(_)) => {}
-                Ok(None) | Err(_) => return None,
-            }
+/// The next frame; `None` at the end. What was read beyond it stays in the buffer.
+pub(super) async fn next<T: DeserializeOwned>(
+    stream: &mut (impl AsyncRead + Unpin),
+    inbound: &mut Vec<u8>,
+) -> io::Result<Option<T>> {
+    loop {
+        if let Some(body) = protocol::decode(inbound)? {
+            return Ok(Some(body));
         }
-    })))
-}
-
-/// Whether somebody listens.
-pub(super) async fn is_alive(socket: &Path) -> bool {
-    match watch(socket).await {
-        Ok(_) => true,
-        Err(_) => false,
-    }
-}
-
-/// Waits until the supervisor has ended.
-pub(super) async fn wait_until_gone(socket: &Path) {
-    use futures::StreamExt;
-    if let Ok(mut exits) = watch(socket).await {
-        while exits.next().await.is_some() {}
+        if stream.read_buf(inbound).await? == 0 {
+            return Ok(None);
+        }
     }
 }

@@ -1,253 +1,344 @@
-//! Standard streams: of processes that enter a container, and of a container's main process.
+//! Streams of processes inside containers, for the server's asynchronous world.
 
-use super::sandbox::Sandbox;
-use super::{blocking, client, failed};
-use crate::shim::protocol::{Reply, Request};
-use crate::shim::{EXEC, ExecFile, own};
+use super::Shim;
+use super::client::{self, CallError};
+use crate::layout::SandboxDir;
+use crate::shim::fds;
+use crate::shim::protocol::{self, Chunk, ExecNews, ExecOrder, Request, Response};
 use crate::{ExecIo, ExecRequest, RuntimeError};
-use futures::FutureExt;
-use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use nix::unistd::Pid;
-use serde_json::json;
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::pin::Pin;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, oneshot};
 
-/// How much output waits for a slow reader.
-const PIPE: usize = 64 * 1024;
+/// Terminal sizes that wait to be told; only the last matters.
+const RESIZES: usize = 8;
+/// Bytes on their way between a stream and who uses it.
+const BUFFER: usize = 64 * 1024;
 
-/// Receives the terminal that a container's process was given.
-pub(crate) fn receive_terminal(listener: &UnixListener) -> io::Result<OwnedFd> {
-    let (stream, _) = listener.accept()?;
-    let mut buffer = [0u8; 64];
-    let mut parts = [io::IoSliceMut::new(&mut buffer)];
-    let mut space = nix::cmsg_space!([i32; 1]);
-    let message = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(numbers) = control {
-            if let Some(number) = numbers.first() {
-                return Ok(own(*number));
-            }
-        }
+fn other(what: &str) -> impl Fn(io::Error) -> RuntimeError + '_ {
+    move |error| RuntimeError::Other(format!("{what}: {error}"))
+}
+
+/// Starts a process inside a running container, through a short-lived process of its own.
+pub(super) async fn exec(
+    shim: &Shim,
+    dir: &SandboxDir,
+    container: &str,
+    request: ExecRequest,
+) -> Result<ExecIo, RuntimeError> {
+    let failed = other("exec");
+    if request.command.is_empty() {
+        return Err(RuntimeError::Config("exec: no command specified".into()));
     }
-    Err(io::Error::other("no terminal was sent"))
-}
-
-/// Sets a terminal's size.
-#[expect(unsafe_code, reason = "there is no safe way to set a terminal's size")]
-pub(crate) fn set_terminal_size(terminal: BorrowedFd<'_>, columns: u16, rows: u16) -> io::Result<()> {
-    let size = nix::libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: the descriptor is open for the call, and `size` is a whole winsize that the kernel only reads.
-    // JUSTIFICATION: neither std nor nix has a safe TIOCSWINSZ.
-    let result = unsafe { nix::libc::ioctl(terminal.as_raw_fd(), nix::libc::TIOCSWINSZ, &raw const size) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// The files of one exec; removed with it.
-struct Files {
-    folder: PathBuf,
-    finished: bool,
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        if !self.finished {
-            let pid = std::fs::read_to_string(self.folder.join("pid")).ok().and_then(|text| text.trim().parse::<i32>().ok());
-            if let Some(pid) = pid {
-                // It may have ended meanwhile, which is what is wanted.
-                let _ended = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
-        }
-        if let Err(error) = std::fs::remove_dir_all(&self.folder) {
-            tracing::debug!(%error, "the files of an exec stay behind");
-        }
-    }
-}
-
-/// Runs a process inside a running container.
-pub(super) async fn exec(sandbox: &Sandbox, id: &str, request: ExecRequest, program: &Path) -> Result<ExecIo, RuntimeError> {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let number = format!("e{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-    let folder = sandbox.folder.join(number);
-    std::fs::create_dir(&folder).map_err(|error| failed("make", &folder, &error))?;
-    let files = Files { folder: folder.clone(), finished: false };
-    let mut process = sandbox.container_config(id)?.process;
-    process["args"] = json!(request.command);
-    process["terminal"] = json!(request.tty);
-    if request.tty {
-        let environment = process["env"].as_array_mut().map(|list| list.iter().any(|pair| pair.as_str().is_some_and(|pair| pair.starts_with("TERM="))));
-        if environment == Some(false) {
-            if let Some(list) = process["env"].as_array_mut() {
-                list.push(json!("TERM=xterm"));
-            }
-        }
-    }
-    let console = request.tty.then(|| folder.join("c"));
-    let file = ExecFile { process: folder.join("process.json"), pid_file: folder.join("pid"), console: console.clone() };
-    let write = |name: &str, text: String| std::fs::write(folder.join(name), text).map_err(|error| failed("write", &folder.join(name), &error));
-    write("process.json", process.to_string())?;
-    write("exec.json", serde_json::to_string(&file).map_err(|error| RuntimeError::Other(error.to_string()))?)?;
-    let listener = console.map(|path| UnixListener::bind(&path).map_err(|error| failed("listen at", &path, &error))).transpose()?;
-
-    let mut command = tokio::process::Command::new(program);
-    command.arg(EXEC).arg(sandbox.oci_root()).arg(id).arg(folder.join("exec.json"));
-    command.stdin(if request.stdin && !request.tty { Stdio::piped() } else { Stdio::null() });
-    command.stdout(if request.tty { Stdio::null() } else { Stdio::piped() }).stderr(Stdio::piped()).kill_on_drop(true);
-    let mut child = command.spawn().map_err(|error| failed("start", program, &error))?;
-
-    let (stdin, stdout, stderr, resize): (Option<Box<dyn tokio::io::AsyncWrite + Send + Unpin>>, Box<dyn tokio::io::AsyncRead + Send + Unpin>, _, _) = match listener {
-        None => {
-            let stdin = child.stdin.take().map(|stdin| Box::new(stdin) as _);
-            let stdout = child.stdout.take().ok_or_else(|| RuntimeError::Other("no standard output".to_owned()))?;
-            let stderr: Option<Box<dyn tokio::io::AsyncRead + Send + Unpin>> = child.stderr.take().map(|stderr| Box::new(stderr) as _);
-            (stdin, Box::new(stdout), stderr, None)
-        }
-        Some(listener) => {
-            let terminal = wait_for_terminal(listener, &mut child).await?;
-            let (stdin, stdout, resize) = terminal_streams(terminal)?;
-            (request.stdin.then_some(stdin), stdout, None, Some(resize))
-        }
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(&failed)?;
+    let order = ExecOrder {
+        sandbox: dir.0.clone(),
+        container: container.to_owned(),
+        command: request.command,
+        tty: request.tty,
     };
-    let exit = async move {
-        let mut files = files;
-        let status = child.wait().await.map_err(|error| RuntimeError::Other(error.to_string()))?;
-        files.finished = true;
-        Ok(status.code().unwrap_or(137))
+    let frame = protocol::encode(&order).map_err(&failed)?;
+    let (pipes, given) = if request.tty {
+        (None, Vec::new())
+    } else {
+        Pipes::make(request.stdin).map_err(&failed)?
     };
-    Ok(ExecIo { stdin, stdout, stderr, resize, exit: exit.boxed() })
+    let mut child = shim
+        .command(crate::shim::EXEC)
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(&failed)?;
+    tokio::spawn(async move {
+        // Only so that no zombie stays; the result comes over the socket.
+        let _ = child.wait().await;
+    });
+    ours.set_nonblocking(true).map_err(&failed)?;
+    let socket = UnixStream::from_std(ours).map_err(&failed)?;
+    send(&socket, &frame, given).await.map_err(&failed)?;
+    let mut inbound = Vec::new();
+    let (news, mut received) = receive(&socket, &mut inbound).await.map_err(&failed)?;
+    match news {
+        ExecNews::Started => {}
+        ExecNews::Failed { failure, message } => return Err(failure.into_error(message)),
+        ExecNews::Exited { .. } => {
+            return Err(RuntimeError::Other("exec: ended before it was started".into()));
+        }
+    }
+    let exit = Box::pin(exit(socket, inbound));
+    if let Some(pipes) = pipes {
+        return Ok(ExecIo {
+            stdin: pipes.stdin,
+            stdout: pipes.stdout,
+            stderr: Some(pipes.stderr),
+            resize: None,
+            exit,
+        });
+    }
+    let master =
+        received.pop().ok_or_else(|| RuntimeError::Other("exec: no terminal came".into()))?;
+    let terminal = Terminal::new(master).map_err(&failed)?;
+    Ok(ExecIo {
+        stdin: request.stdin.then(|| Box::new(terminal.clone()) as _),
+        stdout: Box::new(terminal.clone()),
+        stderr: None,
+        resize: Some(terminal.resizer()),
+        exit,
+    })
 }
 
-/// The terminal, or why there is none: the process that should have sent it has ended with an error.
-async fn wait_for_terminal(listener: UnixListener, child: &mut tokio::process::Child) -> Result<OwnedFd, RuntimeError> {
-    listener.set_nonblocking(true).map_err(|error| RuntimeError::Other(error.to_string()))?;
-    let waiting = tokio::net::UnixListener::from_std(listener.try_clone().map_err(|error| RuntimeError::Other(error.to_string()))?)
-        .map_err(|error| RuntimeError::Other(error.to_string()))?;
-    tokio::select! {
-        ready = std::future::poll_fn(|context| waiting.poll_accept(context)) => {
-            let (stream, _) = ready.map_err(|error| RuntimeError::Other(error.to_string()))?;
-            let stream = stream.into_std().map_err(|error| RuntimeError::Other(error.to_string()))?;
-            blocking(move || {
-                stream.set_nonblocking(false).map_err(|error| RuntimeError::Other(error.to_string()))?;
-                receive(&stream).map_err(|error| RuntimeError::Other(error.to_string()))
-            }).await
+/// Dropping this closes the socket, whereupon the process at its other end kills what it has started.
+async fn exit(mut socket: UnixStream, mut inbound: Vec<u8>) -> Result<i32, RuntimeError> {
+    match client::next(&mut socket, &mut inbound).await.map_err(other("exec"))? {
+        Some(ExecNews::Exited { code }) => Ok(code),
+        _ => Err(RuntimeError::Other("exec: its process was killed".into())),
+    }
+}
+
+async fn send(socket: &UnixStream, bytes: &[u8], fds: Vec<OwnedFd>) -> io::Result<()> {
+    let numbers: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    socket.async_io(Interest::WRITABLE, || fds::send(socket, bytes, &numbers)).await
+}
+
+async fn receive(
+    socket: &UnixStream,
+    inbound: &mut Vec<u8>,
+) -> io::Result<(ExecNews, Vec<OwnedFd>)> {
+    let mut all = Vec::new();
+    let mut buffer = vec![0; 4096];
+    loop {
+        let (length, received) =
+            socket.async_io(Interest::READABLE, || fds::receive(socket, &mut buffer)).await?;
+        all.extend(received);
+        inbound.extend_from_slice(&buffer[..length]);
+        if let Some(news) = protocol::decode(inbound)? {
+            return Ok((news, all));
         }
-        ended = child.wait() => {
-            let mut words = String::new();
-            if let Some(mut stderr) = child.stderr.take() {
-                // What it said is a courtesy; without it the status still tells that it failed.
-                let _unread = stderr.read_to_string(&mut words).await;
-            }
-            let status = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
-            Err(RuntimeError::Start(if words.trim().is_empty() { status } else { words.trim().to_owned() }))
+        if length == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "its process ended without a word",
+            ));
         }
     }
 }
 
-fn receive(stream: &std::os::unix::net::UnixStream) -> io::Result<OwnedFd> {
-    let mut buffer = [0u8; 64];
-    let mut parts = [io::IoSliceMut::new(&mut buffer)];
-    let mut space = nix::cmsg_space!([i32; 1]);
-    let message = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
-    let number = message.cmsgs()?.find_map(|control| match control {
-        ControlMessageOwned::ScmRights(numbers) => numbers.first().copied(),
-        _ => None,
-    });
-    number.map(own).ok_or_else(|| io::Error::other("no terminal was sent"))
+struct Pipes {
+    stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
+    stdout: Box<dyn AsyncRead + Send + Unpin>,
+    stderr: Box<dyn AsyncRead + Send + Unpin>,
 }
 
-type Input = Box<dyn tokio::io::AsyncWrite + Send + Unpin>;
-type Output = Box<dyn tokio::io::AsyncRead + Send + Unpin>;
+impl Pipes {
+    /// Our ends, and the three that are given away.
+    fn make(stdin: bool) -> io::Result<(Option<Self>, Vec<OwnedFd>)> {
+        let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC);
+        let (stdout, their_stdout) = pipe()?;
+        let (stderr, their_stderr) = pipe()?;
+        let (stdin, their_stdin): (Option<Box<dyn AsyncWrite + Send + Unpin>>, OwnedFd) = if stdin {
+            let (reader, writer) = pipe()?;
+            (Some(Box::new(pipe::Sender::from_owned_fd(writer)?)), reader)
+        } else {
+            (None, File::open("/dev/null")?.into())
+        };
+        let ours = Pipes {
+            stdin,
+            stdout: Box::new(pipe::Receiver::from_owned_fd(stdout)?),
+            stderr: Box::new(pipe::Receiver::from_owned_fd(stderr)?),
+        };
+        Ok((Some(ours), vec![their_stdin, their_stdout, their_stderr]))
+    }
+}
 
-/// A terminal as streams. Reading and writing it blocks, so two threads do it.
-fn terminal_streams(terminal: OwnedFd) -> Result<(Input, Output, mpsc::Sender<(u16, u16)>), RuntimeError> {
-    let other = |error: io::Error| RuntimeError::Other(error.to_string());
-    let (for_input, for_size) = (terminal.try_clone().map_err(other)?, terminal.try_clone().map_err(other)?);
-    let (mut output, reader) = tokio::io::duplex(PIPE);
-    let (writer, mut input) = tokio::io::duplex(PIPE);
-    let handle = tokio::runtime::Handle::current();
-    let reading = handle.clone();
-    tokio::task::spawn_blocking(move || {
-        let mut buffer = [0; 16 * 1024];
-        // EIO is the end of a terminal: nobody has its other side open.
-        while let Ok(count @ 1..) = nix::unistd::read(&terminal, &mut buffer) {
-            if reading.block_on(output.write_all(&buffer[..count])).is_err() {
-                return;
-            }
-        }
-    });
-    tokio::task::spawn_blocking(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(count @ 1..) = handle.block_on(input.read(&mut buffer)) {
-            let mut bytes = &buffer[..count];
-            while !bytes.is_empty() {
-                match nix::unistd::write(&for_input, bytes) {
-                    Ok(written) => bytes = &bytes[written..],
-                    Err(_) => return,
+/// A terminal's master, read and written by different tasks.
+#[derive(Clone)]
+struct Terminal(Arc<AsyncFd<OwnedFd>>);
+
+impl Terminal {
+    #[expect(
+        unsafe_code,
+        reason = "tokio cannot know that a descriptor stays open while it is registered"
+    )]
+    fn new(master: OwnedFd) -> io::Result<Self> {
+        fds::set_nonblocking(&master)?;
+        // SAFETY: the descriptor is owned by the `AsyncFd` and always the same.
+        // JUSTIFICATION: the safe constructor is deprecated.
+        let registered = unsafe { AsyncFd::register(master) }?;
+        Ok(Terminal(Arc::new(registered)))
+    }
+
+    fn resizer(&self) -> mpsc::Sender<(u16, u16)> {
+        let (sender, mut sizes) = mpsc::channel(RESIZES);
+        let terminal = self.clone();
+        tokio::spawn(async move {
+            while let Some((columns, rows)) = sizes.recv().await {
+                if let Err(error) = fds::resize(terminal.0.get_ref(), columns, rows) {
+                    tracing::debug!(%error, "resize a terminal");
                 }
             }
-        }
-    });
-    let (resize, mut sizes) = mpsc::channel(4);
-    tokio::spawn(async move {
-        while let Some((columns, rows)) = sizes.recv().await {
-            if let Err(error) = set_terminal_size(for_size.as_fd(), columns, rows) {
-                tracing::debug!(%error, "a terminal keeps its size");
-            }
-        }
-    });
-    Ok((Box::new(writer), Box::new(reader), resize))
+        });
+        sender
+    }
 }
 
-/// Connects to a container's main process.
-pub(super) async fn attach(sandbox: &Sandbox, id: &str, tty: bool) -> Result<ExecIo, RuntimeError> {
-    let other = |error: io::Error| RuntimeError::Other(format!("attach to container {id}: {error}"));
-    let socket = sandbox.socket();
-    let mut exits = client::watch(&socket).await.map_err(|_| RuntimeError::NotRunning(id.to_owned()))?;
-    let mut connection = client::open(&socket, Request::Attach { id: id.to_owned() }).await.map_err(other)?;
-    match client::read(&mut connection).await.map_err(other)? {
-        Some(Reply::Done) => {}
-        _ => return Err(RuntimeError::NotRunning(id.to_owned())),
+impl AsyncRead for Terminal {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let mut guard = ready!(self.0.poll_read_ready(cx))?;
+            let result =
+                guard.try_io(|fd| Ok(nix::unistd::read(fd.get_ref(), buf.initialize_unfilled())?));
+            match result {
+                Ok(Ok(length)) => {
+                    buf.advance(length);
+                    return Poll::Ready(Ok(()));
+                }
+                // The last process at the other end is gone: the end of the stream.
+                Ok(Err(error)) if error.raw_os_error() == Some(libc::EIO) => {
+                    return Poll::Ready(Ok(()));
+                }
+                Ok(Err(error)) => return Poll::Ready(Err(error)),
+                Err(_would_block) => {}
+            }
+        }
     }
-    let (mut frames, input) = tokio::io::split(connection);
-    let (mut out, stdout) = tokio::io::duplex(PIPE);
-    let (mut err, stderr) = tokio::io::duplex(PIPE);
-    tokio::spawn(async move {
-        let mut head = [0; 5];
-        while frames.read_exact(&mut head).await.is_ok() {
-            let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
-            let mut bytes = vec![0; length.min(1 << 20)];
-            let to = if head[0] == 2 { &mut err } else { &mut out };
-            if frames.read_exact(&mut bytes).await.is_err() || to.write_all(&bytes).await.is_err() {
+}
+
+impl AsyncWrite for Terminal {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.0.poll_write_ready(cx))?;
+            if let Ok(result) = guard.try_io(|fd| Ok(nix::unistd::write(fd.get_ref(), buf)?)) {
+                return Poll::Ready(result);
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Opens the streams of a container's main process, which its supervisor holds.
+pub(super) async fn attach(dir: &SandboxDir, container: &str) -> Result<ExecIo, RuntimeError> {
+    let not_running = |error: CallError| match error {
+        CallError::Gone => RuntimeError::NotRunning(container.to_owned()),
+        CallError::Refused(error) => error,
+    };
+    let mut stream = client::connect(dir).await.map_err(not_running)?;
+    let mut inbound = Vec::new();
+    let request = Request::Attach { container: container.to_owned() };
+    let response = client::ask(&mut stream, &request, &mut inbound).await.map_err(not_running)?;
+    let Response::Attached { stdin, tty } = response else {
+        return Err(RuntimeError::Other(format!(
+            "attach to container {container}: unexpected answer"
+        )));
+    };
+    let (reader, writer) = stream.into_split();
+    let (outgoing, outgoing_receiver) = mpsc::channel(RESIZES);
+    tokio::spawn(write_chunks(writer, outgoing_receiver));
+    let (stdout, stdout_end) = tokio::io::duplex(BUFFER);
+    let (stderr, stderr_end) = tokio::io::duplex(BUFFER);
+    let (exit_sender, exit) = oneshot::channel();
+    tokio::spawn(read_chunks(reader, inbound, stdout_end, stderr_end, exit_sender));
+    let resize = tty.then(|| {
+        let (sender, sizes) = mpsc::channel(RESIZES);
+        tokio::spawn(forward_sizes(sizes, outgoing.clone()));
+        sender
+    });
+    let stdin = stdin.then(|| {
+        let (ours, theirs) = tokio::io::duplex(BUFFER);
+        tokio::spawn(forward_input(theirs, outgoing.clone()));
+        Box::new(ours) as Box<dyn AsyncWrite + Send + Unpin>
+    });
+    let id = container.to_owned();
+    Ok(ExecIo {
+        stdin,
+        stdout: Box::new(stdout),
+        stderr: (!tty).then(|| Box::new(stderr) as _),
+        resize,
+        exit: Box::pin(async move {
+            // Kept so that the connection lives as long as somebody waits.
+            let _outgoing = outgoing;
+            exit.await.map_err(|_| {
+                RuntimeError::Other(format!("attach to container {id}: the connection was lost"))
+            })
+        }),
+    })
+}
+
+async fn write_chunks(
+    mut writer: tokio::net::unix::OwnedWriteHalf,
+    mut chunks: mpsc::Receiver<Chunk>,
+) {
+    while let Some(chunk) = chunks.recv().await {
+        if writer.write_all(&chunk.encode()).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn read_chunks(
+    mut reader: tokio::net::unix::OwnedReadHalf,
+    mut inbound: Vec<u8>,
+    mut stdout: tokio::io::DuplexStream,
+    mut stderr: tokio::io::DuplexStream,
+    exit: oneshot::Sender<i32>,
+) {
+    loop {
+        // Who reads only one of the streams must not miss the other's end, nor the exit: errors of a closed reader are ignored.
+        match Chunk::decode(&mut inbound) {
+            Ok(Some(Chunk::Stdout(data))) => drop(stdout.write_all(&data).await),
+            Ok(Some(Chunk::Stderr(data))) => drop(stderr.write_all(&data).await),
+            Ok(Some(Chunk::Exit(code))) => {
+                // Nobody may be waiting for it.
+                let _ = exit.send(code);
                 return;
             }
+            Ok(Some(_)) => {}
+            Ok(None) => match reader.read_buf(&mut inbound).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            },
+            Err(_) => return,
         }
-    });
-    let (resize, mut sizes) = mpsc::channel::<(u16, u16)>(4);
-    let (place, container) = (socket.clone(), id.to_owned());
-    tokio::spawn(async move {
-        while let Some((columns, rows)) = sizes.recv().await {
-            if let Err(error) = client::ask(&place, Request::Resize { id: container.clone(), columns, rows }).await {
-                tracing::debug!(%error, "a terminal keeps its size");
-            }
+    }
+}
+
+async fn forward_sizes(mut sizes: mpsc::Receiver<(u16, u16)>, outgoing: mpsc::Sender<Chunk>) {
+    while let Some((columns, rows)) = sizes.recv().await {
+        if outgoing.send(Chunk::Resize { columns, rows }).await.is_err() {
+            return;
         }
-    });
-    let (sandbox, id) = (sandbox.clone(), id.to_owned());
-    let exit = async move {
-        use futures::StreamExt;
-        loop {
-            if let crate::ContainerState::Exited { exit_code, .. } = sandbox.container_status(&id)?.state {
-                return Ok(exit_code);
-            }
-            if exits.next().await.is_none() {
-                return Err(RuntimeError::NotRunning(id));
-            }
+    }
+}
+
+async fn forward_input(mut input: tokio::io::DuplexStream, outgoing: mpsc::Sender<Chunk>) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(length) = input.read(&mut buffer).await {
+        if length == 0 || outgoing.send(Chunk::Stdin(buffer[..length].to_vec())).await.is_err() {
+            return;
         }
-    };
-    Ok(ExecIo { stdin: Some(Box::new(input)), stdout: Box::new(stdout), stderr: (!tty).then(|| Box::new(stderr) as _), resize: tty.then_some(resize), exit: exit.boxed() })
+    }
 }

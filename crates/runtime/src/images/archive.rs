@@ -1,252 +1,468 @@
-//! Archives of images: OCI, Docker's, or a plain root file system.
+//! Imports archives: OCI layouts, docker-archives, and root file systems, each in a tar that may be compressed.
 
-use super::{Images, Stored, failed, normalize, unpack};
+use super::unpack::{Counted, digest_text, invalid, unpack};
+use super::{ImageConfig, ImageRecord, Images, hex, is_digest, key, layout};
+use crate::images::reference::Reference;
 use crate::{Image, RuntimeError};
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::json;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Seek};
+use std::path::{Component, Path, PathBuf};
 
-/// A manifest or configuration is never larger.
-const MAX_DOCUMENT: u64 = 8 * 1024 * 1024;
-
-/// An archive whose members can be read in any order.
-struct Archive {
-    file: File,
-    /// Where each member's bytes are.
-    members: BTreeMap<String, (u64, u64)>,
-}
-
-impl Archive {
-    fn open(path: &Path, scratch: &Path) -> Result<Archive, RuntimeError> {
-        let mut file = File::open(path).map_err(|error| failed("open", path, &error))?;
-        let mut magic = [0; 4];
-        let read = file.read(&mut magic).map_err(|error| failed("read", path, &error))?;
-        file.rewind().map_err(|error| failed("read", path, &error))?;
-        if let Some(mut plain) = decompressed(&magic[..read], BufReader::new(file.try_clone().map_err(|error| failed("open", path, &error))?))? {
-            let mut copy = File::options().read(true).write(true).create_new(true).open(scratch.join("plain.tar")).map_err(|error| failed("make", scratch, &error))?;
-            io::copy(&mut plain, &mut copy).map_err(|error| failed("decompress", path, &error))?;
-            file = copy;
-        }
-        let mut archive = Archive { file, members: BTreeMap::new() };
-        archive.file.rewind().map_err(|error| failed("read", path, &error))?;
-        let mut tar = tar::Archive::new(BufReader::new(archive.file.try_clone().map_err(|error| failed("open", path, &error))?));
-        for entry in tar.entries().map_err(|error| failed("read", path, &error))? {
-            let entry = entry.map_err(|error| RuntimeError::Config(format!("{} is no tar archive: {error}", path.display())))?;
-            let name = entry.path().map_err(|error| failed("read", path, &error))?.to_string_lossy().trim_start_matches("./").to_owned();
-            archive.members.insert(name, (entry.raw_file_position(), entry.size()));
-        }
-        Ok(archive)
-    }
-
-    fn member(&self, name: &str) -> Result<io::Take<File>, RuntimeError> {
-        let (start, length) = self.members.get(name).ok_or_else(|| RuntimeError::Config(format!("the archive has no {name}")))?;
-        let mut file = self.file.try_clone().map_err(|error| RuntimeError::Other(error.to_string()))?;
-        file.seek(SeekFrom::Start(*start)).map_err(|error| RuntimeError::Other(error.to_string()))?;
-        Ok(file.take(*length))
-    }
-
-    fn document(&self, name: &str) -> Result<(Value, String), RuntimeError> {
-        let mut bytes = Vec::new();
-        self.member(name)?.take(MAX_DOCUMENT).read_to_end(&mut bytes).map_err(|error| RuntimeError::Other(error.to_string()))?;
-        let value = serde_json::from_slice(&bytes).map_err(|error| RuntimeError::Config(format!("{name} in the archive is no JSON: {error}")))?;
-        Ok((value, hex(&Sha256::digest(&bytes))))
-    }
-
-    /// A document named by its digest, which must be right.
-    fn blob(&self, digest: &str) -> Result<Value, RuntimeError> {
-        let wanted = digest.strip_prefix("sha256:").ok_or_else(|| RuntimeError::Config(format!("digest {digest} is not sha256")))?;
-        let (value, found) = self.document(&format!("blobs/sha256/{wanted}"))?;
-        if found != wanted {
-            return Err(RuntimeError::Config(format!("a blob's digest is sha256:{found}, not {digest}: the archive is damaged")));
-        }
-        Ok(value)
-    }
-}
-
-/// What reads the bytes behind a compression; `None` when there is none.
-fn decompressed<'a>(magic: &[u8], reader: impl Read + 'a) -> Result<Option<Box<dyn Read + 'a>>, RuntimeError> {
-    if magic.starts_with(&[0x1f, 0x8b]) {
-        return Ok(Some(Box::new(flate2::read::MultiGzDecoder::new(reader))));
-    }
-    if magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        let decoder = ruzstd::decoding::StreamingDecoder::new(reader).map_err(|error| RuntimeError::Config(format!("read zstd: {error}")))?;
-        return Ok(Some(Box::new(decoder)));
-    }
-    Ok(None)
-}
-
-/// An image as an archive has it.
-struct Found {
-    id: String,
-    config: Value,
-    /// Members, lowest first.
-    layers: Vec<String>,
-    names: Vec<String>,
-}
+/// The largest JSON document of an archive that is read.
+const DOCUMENT_MAX: u64 = 16 << 20;
+/// How deep indexes may lie in indexes.
+const DEPTH_MAX: u32 = 4;
+/// How many layers one image may have, as Docker; overlayfs takes up to 500.
+const LAYERS_MAX: usize = 127;
 
 /// Imports every image of an archive.
-pub(super) fn import(images: &Images, path: &Path, name: Option<&str>) -> Result<Vec<Image>, RuntimeError> {
-    let name = name.map(normalize).transpose().map_err(RuntimeError::Config)?;
-    let _lock = images.lock()?;
-    let scratch = images.folder.join(format!("scratch-{}", std::process::id()));
-    match std::fs::remove_dir_all(&scratch) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &scratch, &error)),
-        _ => {}
-    }
-    std::fs::create_dir(&scratch).map_err(|error| failed("make", &scratch, &error))?;
-    let result = import_into(images, path, name, &scratch);
-    std::fs::remove_dir_all(&scratch).map_err(|error| failed("remove", &scratch, &error))?;
-    result
+pub(super) fn import(
+    images: &Images,
+    archive: &Path,
+    name: Option<&str>,
+) -> Result<Vec<Image>, RuntimeError> {
+    let name = name
+        .map(Reference::parse)
+        .transpose()
+        .map_err(|error| RuntimeError::Config(error.to_string()))?;
+    let failed =
+        |error: io::Error| RuntimeError::Other(format!("import {}: {error}", archive.display()));
+    let _importing = images.lock("import.lock").map_err(failed)?;
+    let work = Workshop::open(images).map_err(failed)?;
+    let found = work.read(archive, name.as_ref()).map_err(failed)?;
+    work.publish(&found).map_err(failed)
 }
 
-fn import_into(images: &Images, path: &Path, name: Option<String>, scratch: &Path) -> Result<Vec<Image>, RuntimeError> {
-    let archive = Archive::open(path, scratch)?;
-    let found = if archive.members.contains_key("oci-layout") {
-        oci_images(&archive)?
-    } else if archive.members.contains_key("manifest.json") {
-        docker_images(&archive)?
-    } else {
-        return import_rootfs(images, &archive, path, name, scratch);
-    };
-    let mut names = images.names()?;
-    let mut imported = Vec::new();
-    for image in found {
-        let given = match &name {
-            Some(name) => vec![name.clone()],
-            None => image.names.iter().map(|name| normalize(name)).collect::<Result<_, _>>().map_err(RuntimeError::Config)?,
-        };
-        if given.is_empty() {
-            return Err(RuntimeError::Config("the archive names no image: say --name".to_owned()));
+/// The uncompressed bytes of a file.
+fn plain(path: &Path) -> io::Result<Box<dyn Read>> {
+    let mut file = File::open(path)?;
+    let mut magic = [0; 4];
+    let mut length = 0;
+    while length < magic.len() {
+        match file.read(&mut magic[length..])? {
+            0 => break,
+            more => length += more,
         }
-        let diff_ids: Vec<String> = image.config["rootfs"]["diff_ids"].as_array().into_iter().flatten().filter_map(Value::as_str).map(|id| id.trim_start_matches("sha256:").to_owned()).collect();
-        if diff_ids.len() != image.layers.len() {
-            return Err(RuntimeError::Config(format!("the image has {} layers but names {}", image.layers.len(), diff_ids.len())));
+    }
+    file.rewind()?;
+    let file = BufReader::with_capacity(256 * 1024, file);
+    Ok(match magic {
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(file)),
+        [0x28, 0xb5, 0x2f, 0xfd] => {
+            Box::new(ruzstd::decoding::StreamingDecoder::new(file).map_err(io::Error::other)?)
+        }
+        _ => Box::new(file),
+    })
+}
+
+enum Kind {
+    Oci,
+    Docker,
+    RootFileSystem,
+}
+
+/// By the documents at the top of the archive.
+fn kind(archive: &Path) -> io::Result<Kind> {
+    let mut kind = None;
+    for entry in tar::Archive::new(plain(archive)?).entries()? {
+        match entry?.path()?.to_str().map(|path| path.trim_start_matches("./")) {
+            Some("oci-layout") => return Ok(Kind::Oci),
+            Some("manifest.json") => kind = Some(Kind::Docker),
+            _ => {}
+        }
+    }
+    Ok(kind.unwrap_or(Kind::RootFileSystem))
+}
+
+/// An image ready to be published.
+struct Found {
+    record: ImageRecord,
+    names: BTreeSet<String>,
+}
+
+/// An import under way: everything in its directory goes when it does.
+struct Workshop<'a> {
+    images: &'a Images,
+    directory: PathBuf,
+}
+
+impl Drop for Workshop<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.directory) {
+            tracing::warn!(directory = %self.directory.display(), %error, "clean up after an import");
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Descriptor {
+    digest: String,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+    platform: Option<Platform>,
+}
+
+#[derive(Deserialize)]
+struct Platform {
+    architecture: String,
+    os: String,
+}
+
+/// An OCI index or manifest.
+#[derive(Deserialize)]
+struct Document {
+    #[serde(default)]
+    manifests: Vec<Descriptor>,
+    config: Option<Descriptor>,
+    #[serde(default)]
+    layers: Vec<Descriptor>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerManifest {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    #[serde(default)]
+    layers: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct ConfigDocument {
+    #[serde(default)]
+    config: Option<ImageConfig>,
+    rootfs: RootFs,
+}
+
+#[derive(Deserialize)]
+struct RootFs {
+    diff_ids: Vec<String>,
+}
+
+impl<'a> Workshop<'a> {
+    /// To be called with the import lock held: whatever lies in `tmp` is of an import that died.
+    fn open(images: &'a Images) -> io::Result<Self> {
+        let directory = images.root.join("tmp");
+        fs::remove_dir_all(&directory).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })?;
+        fs::create_dir_all(directory.join("files"))?;
+        fs::create_dir_all(directory.join("layers"))?;
+        Ok(Workshop { images, directory })
+    }
+
+    fn read(&self, archive: &Path, name: Option<&Reference>) -> io::Result<Vec<Found>> {
+        match kind(archive)? {
+            Kind::RootFileSystem => {
+                let name = name.ok_or_else(|| invalid("neither an OCI archive nor a docker-archive; a root file system needs a name"))?;
+                Ok(vec![self.root_file_system(archive, name)?])
+            }
+            Kind::Oci => self.oci(&self.extract(archive)?, name),
+            Kind::Docker => self.docker(&self.extract(archive)?, name),
+        }
+    }
+
+    /// Puts the archive's files aside under names of our own. Links among them are resolved.
+    fn extract(&self, archive: &Path) -> io::Result<Files> {
+        let mut files = Files::default();
+        let mut links = Vec::new();
+        let mut reader = tar::Archive::new(Counted::new(plain(archive)?));
+        for entry in reader.entries()? {
+            let mut entry = entry?;
+            let path = entry.path()?.into_owned();
+            let kind = entry.header().entry_type();
+            if kind.is_file() {
+                let place = self.directory.join("files").join(files.0.len().to_string());
+                io::copy(&mut entry, &mut File::create(&place)?)?;
+                files.0.insert(normal(&path), place);
+            } else if kind.is_symlink() || kind.is_hard_link() {
+                let target = entry.link_name()?.ok_or_else(|| invalid("a link to nowhere"))?;
+                let base = if kind.is_symlink() {
+                    path.parent().unwrap_or(Path::new(""))
+                } else {
+                    Path::new("")
+                };
+                links.push((normal(&path), normal(&base.join(target))));
+            }
+        }
+        for (link, target) in links {
+            if let Some(place) = files.0.get(&target).cloned() {
+                files.0.insert(link, place);
+            }
+        }
+        Ok(files)
+    }
+
+    fn root_file_system(&self, archive: &Path, name: &Reference) -> io::Result<Found> {
+        let (diff_id, size_bytes) = self.unpack(archive, None)?;
+        let document = json!({
+            "architecture": architecture(), "os": "linux",
+            "config": {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["/bin/sh"]},
+            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        });
+        self.found(&serde_json::to_vec(&document)?, size_bytes, BTreeSet::from([key(name)]))
+    }
+
+    fn oci(&self, files: &Files, name: Option<&Reference>) -> io::Result<Vec<Found>> {
+        let index: Document = serde_json::from_slice(&files.document("index.json")?)?;
+        let mut found = Vec::new();
+        let several = index.manifests.iter().filter(|descriptor| for_us(descriptor)).count() > 1;
+        if several && name.is_some() {
+            return Err(invalid(
+                "the archive holds several images, which cannot all have one name",
+            ));
+        }
+        for descriptor in index.manifests.iter().filter(|descriptor| for_us(descriptor)) {
+            let names = oci_names(descriptor, name)?;
+            let manifest = files.manifest(&descriptor.digest, 0)?;
+            let config =
+                manifest.config.ok_or_else(|| invalid("a manifest without a configuration"))?;
+            let config = files.blob_document(&config.digest)?;
+            let mut layers = Vec::new();
+            for layer in &manifest.layers {
+                layers.push(files.blob(&layer.digest)?);
+            }
+            found.push(self.image(&config, &layers, names)?);
+        }
+        if found.is_empty() {
+            Err(invalid(format!("no image for linux/{}", architecture())))
+        } else {
+            Ok(found)
+        }
+    }
+
+    fn docker(&self, files: &Files, name: Option<&Reference>) -> io::Result<Vec<Found>> {
+        let manifests: Vec<DockerManifest> =
+            serde_json::from_slice(&files.document("manifest.json")?)?;
+        if manifests.len() > 1 && name.is_some() {
+            return Err(invalid(
+                "the archive holds several images, which cannot all have one name",
+            ));
+        }
+        let mut found = Vec::new();
+        for manifest in manifests {
+            let tags = manifest.repo_tags.unwrap_or_default();
+            let names: BTreeSet<String> = match name {
+                Some(name) => BTreeSet::from([key(name)]),
+                None => tags.iter().map(|tag| read_name(tag)).collect::<io::Result<_>>()?,
+            };
+            if names.is_empty() {
+                return Err(invalid("the archive does not name its image; give it a name"));
+            }
+            let config = files.document(&manifest.config)?;
+            let layers: io::Result<Vec<&Path>> =
+                manifest.layers.iter().map(|layer| files.path(layer)).collect();
+            found.push(self.image(&config, &layers?, names)?);
+        }
+        if found.is_empty() { Err(invalid("manifest.json lists no image")) } else { Ok(found) }
+    }
+
+    fn image(&self, config: &[u8], layers: &[&Path], names: BTreeSet<String>) -> io::Result<Found> {
+        let document: ConfigDocument = serde_json::from_slice(config)?;
+        if document.rootfs.diff_ids.len() != layers.len() {
+            return Err(invalid(format!(
+                "{} layers but {} diff_ids",
+                layers.len(),
+                document.rootfs.diff_ids.len()
+            )));
+        }
+        if layers.len() > LAYERS_MAX {
+            return Err(invalid(format!("more than {LAYERS_MAX} layers")));
         }
         let mut size_bytes = 0;
-        for (member, diff_id) in image.layers.iter().zip(&diff_ids) {
-            size_bytes += archive.members.get(member).map_or(0, |(_, length)| *length);
-            unpack_layer(images, &archive, member, Some(diff_id), scratch)?;
+        for (layer, diff_id) in layers.iter().zip(&document.rootfs.diff_ids) {
+            if !is_digest(diff_id) {
+                return Err(invalid(format!("{diff_id} is no digest")));
+            }
+            size_bytes += fs::metadata(layer)?.len();
+            if !self.images.is_present(diff_id)? && !self.layer(diff_id).exists() {
+                self.unpack(layer, Some(diff_id))?;
+            }
         }
-        imported.push(register(images, &mut names, image.id, Stored { config: image.config, layers: diff_ids, size_bytes }, given)?);
+        self.found(config, size_bytes, names)
     }
-    Ok(imported)
-}
 
-fn register(images: &Images, names: &mut BTreeMap<String, String>, id: String, stored: Stored, given: Vec<String>) -> Result<Image, RuntimeError> {
-    images.write(&images.image_file(&id), &stored)?;
-    for name in given {
-        names.insert(name, id.clone());
+    fn found(&self, config: &[u8], size_bytes: u64, names: BTreeSet<String>) -> io::Result<Found> {
+        let document: ConfigDocument = serde_json::from_slice(config)?;
+        let record = ImageRecord {
+            version: layout::RECORD_VERSION,
+            id: digest_text(&Sha256::digest(config)),
+            diff_ids: document.rootfs.diff_ids,
+            size_bytes,
+            config: document.config.unwrap_or_default(),
+        };
+        Ok(Found { record, names })
     }
-    images.write(&images.folder.join("names.json"), names)?;
-    images.image(&id, names)
-}
 
-fn import_rootfs(images: &Images, archive: &Archive, path: &Path, name: Option<String>, scratch: &Path) -> Result<Vec<Image>, RuntimeError> {
-    let name = name.ok_or_else(|| RuntimeError::Config(format!("{} is neither an OCI archive nor a docker-archive; for a root file system say --name", path.display())))?;
-    let mut whole = archive.file.try_clone().map_err(|error| failed("open", path, &error))?;
-    let size_bytes = whole.seek(SeekFrom::End(0)).map_err(|error| failed("read", path, &error))?;
-    whole.rewind().map_err(|error| failed("read", path, &error))?;
-    let diff_id = unpack_stream(images, whole, None, scratch)?;
-    let config = json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["/bin/sh"]}, "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{diff_id}")]}});
-    let id = format!("sha256:{}", hex(&Sha256::digest(config.to_string())));
-    let mut names = images.names()?;
-    Ok(vec![register(images, &mut names, id, Stored { config, layers: vec![diff_id], size_bytes }, vec![name])?])
-}
-
-fn oci_images(archive: &Archive) -> Result<Vec<Found>, RuntimeError> {
-    let (index, _) = archive.document("index.json")?;
-    let mut found = Vec::new();
-    let mut entries: Vec<(Value, Option<String>)> = index["manifests"].as_array().into_iter().flatten().map(|entry| (entry.clone(), None)).collect();
-    let mut budget = 64;
-    while let Some((entry, inherited)) = entries.pop() {
-        budget -= 1;
-        if budget == 0 {
-            return Err(RuntimeError::Config("the archive's index nests too deeply".to_owned()));
-        }
-        let annotation = |key: &str| entry["annotations"][key].as_str().map(str::to_owned);
-        let name = annotation("io.containerd.image.name").or_else(|| annotation("org.opencontainers.image.ref.name")).or(inherited);
-        let manifest = archive.blob(entry["digest"].as_str().unwrap_or_default())?;
-        if manifest["manifests"].is_array() {
-            let mine = |entry: &&Value| entry["platform"].is_null() || entry["platform"]["architecture"] == "amd64" && entry["platform"]["os"] == "linux";
-            entries.extend(manifest["manifests"].as_array().into_iter().flatten().filter(mine).map(|entry| (entry.clone(), name.clone())));
-            continue;
-        }
-        let digest = manifest["config"]["digest"].as_str().unwrap_or_default().to_owned();
-        let layers = manifest["layers"].as_array().into_iter().flatten().filter_map(|layer| layer["digest"].as_str()).map(|digest| format!("blobs/sha256/{}", digest.trim_start_matches("sha256:"))).collect();
-        found.push(Found { config: archive.blob(&digest)?, id: digest, layers, names: name.into_iter().collect() });
+    fn layer(&self, diff_id: &str) -> PathBuf {
+        self.directory.join("layers").join(hex(diff_id))
     }
-    Ok(found)
-}
 
-fn docker_images(archive: &Archive) -> Result<Vec<Found>, RuntimeError> {
-    let (manifest, _) = archive.document("manifest.json")?;
-    let texts = |value: &Value| -> Vec<String> { value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect() };
-    manifest
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|entry| {
-            let (config, digest) = archive.document(entry["Config"].as_str().unwrap_or_default())?;
-            Ok(Found { id: format!("sha256:{digest}"), config, layers: texts(&entry["Layers"]), names: texts(&entry["RepoTags"]) })
-        })
-        .collect()
-}
-
-fn unpack_layer(images: &Images, archive: &Archive, member: &str, diff_id: Option<&str>, scratch: &Path) -> Result<(), RuntimeError> {
-    if let Some(diff_id) = diff_id {
-        let hexadecimal = diff_id.len() == 64 && diff_id.bytes().all(|b| b.is_ascii_hexdigit());
-        if !hexadecimal {
-            return Err(RuntimeError::Config(format!("layer id {diff_id:?} is no digest")));
+    /// Unpacks a layer, and verifies its digest if it is known. Returns digest and size.
+    fn unpack(&self, tar: &Path, expected: Option<&str>) -> io::Result<(String, u64)> {
+        let place = self.directory.join("layer");
+        fs::create_dir(&place)?;
+        let (diff_id, size) = unpack(plain(tar)?, &place)?;
+        if let Some(expected) = expected.filter(|expected| *expected != diff_id) {
+            return Err(invalid(format!("layer {expected} has the digest {diff_id}")));
         }
-        if images.layer(diff_id).is_dir() {
-            return Ok(());
+        fs::rename(place, self.layer(&diff_id))?;
+        Ok((diff_id, size))
+    }
+
+    /// Makes everything visible at once.
+    fn publish(&self, found: &[Found]) -> io::Result<Vec<Image>> {
+        // Layers first reach the disk, then their names: what is visible is whole, also after a power failure.
+        rustix::fs::syncfs(File::open(&self.directory)?)?;
+        let _lock = self.images.lock("lock")?;
+        for diff_id in found.iter().flat_map(|found| &found.record.diff_ids) {
+            let (from, to) = (self.layer(diff_id), self.images.layer_path(diff_id));
+            if from.exists() {
+                // What lies there is not of any image (else it had not been unpacked again), but perhaps in use by a container.
+                if to.exists() { fs::remove_dir_all(from)? } else { fs::rename(from, to)? }
+            } else if !to.exists() {
+                return Err(io::Error::other(
+                    "a layer that was present has been removed meanwhile; try again",
+                ));
+            }
+        }
+        let mut index = self.images.index()?;
+        index.version = layout::RECORD_VERSION;
+        let mut displaced = BTreeSet::new();
+        for Found { record, names } in found {
+            layout::write(&self.images.image_path(&record.id), record)?;
+            for name in names {
+                displaced.extend(index.names.insert(name.clone(), record.id.clone()));
+            }
+        }
+        self.images.write_index(&index)?;
+        for id in displaced.iter().filter(|id| !index.names.values().any(|known| known == *id)) {
+            fs::remove_file(self.images.image_path(id))?;
+        }
+        self.images.collect_layers()?;
+        Ok(found.iter().map(|found| super::image(found.record.clone(), &index)).collect())
+    }
+}
+
+impl Images {
+    /// Whether a layer is there in full, as part of an image. One that no image owns may have been cut short by a crash.
+    fn is_present(&self, diff_id: &str) -> io::Result<bool> {
+        for entry in fs::read_dir(self.root.join("images"))? {
+            let record: Option<ImageRecord> = layout::read(&entry?.path())?;
+            if record.is_some_and(|record| record.diff_ids.iter().any(|known| known == diff_id)) {
+                return Ok(self.layer_path(diff_id).exists());
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The files of an archive: their names in it, and where they lie now.
+#[derive(Default)]
+struct Files(BTreeMap<String, PathBuf>);
+
+impl Files {
+    fn path(&self, name: &str) -> io::Result<&Path> {
+        let place = self.0.get(&normal(Path::new(name)));
+        place.map(PathBuf::as_path).ok_or_else(|| invalid(format!("the archive has no {name}")))
+    }
+
+    fn document(&self, name: &str) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(self.path(name)?)?.take(DOCUMENT_MAX).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// A blob, after its digest has been verified.
+    fn blob(&self, digest: &str) -> io::Result<&Path> {
+        if !is_digest(digest) {
+            return Err(invalid(format!("unsupported digest {digest}")));
+        }
+        let path = self.path(&format!("blobs/sha256/{}", hex(digest)))?;
+        let (found, _) = Counted::new(File::open(path)?).finish()?;
+        if found == digest {
+            Ok(path)
+        } else {
+            Err(invalid(format!("blob {digest} has the digest {found}")))
         }
     }
-    let mut magic = Vec::new();
-    archive.member(member)?.take(4).read_to_end(&mut magic).map_err(|error| RuntimeError::Other(error.to_string()))?;
-    let raw = BufReader::with_capacity(1 << 20, archive.member(member)?);
-    match decompressed(&magic, raw)? {
-        Some(plain) => unpack_stream(images, plain, diff_id, scratch)?,
-        None => unpack_stream(images, archive.member(member)?, diff_id, scratch)?,
+
+    fn blob_document(&self, digest: &str) -> io::Result<Vec<u8>> {
+        self.blob(digest)?;
+        self.document(&format!("blobs/sha256/{}", hex(digest)))
+    }
+
+    /// The manifest for this machine behind a descriptor, which may be an index.
+    fn manifest(&self, digest: &str, depth: u32) -> io::Result<Document> {
+        let document: Document = serde_json::from_slice(&self.blob_document(digest)?)?;
+        if document.config.is_some() {
+            return Ok(document);
+        }
+        if depth >= DEPTH_MAX {
+            return Err(invalid("indexes within indexes within indexes"));
+        }
+        let ours = document.manifests.iter().find(|descriptor| for_us(descriptor));
+        let ours = ours.ok_or_else(|| invalid(format!("no image for linux/{}", architecture())))?;
+        self.manifest(&ours.digest, depth + 1)
+    }
+}
+
+/// Whether a manifest is for this machine. One that says nothing is.
+fn for_us(descriptor: &Descriptor) -> bool {
+    descriptor
+        .platform
+        .as_ref()
+        .is_none_or(|platform| platform.os == "linux" && platform.architecture == architecture())
+}
+
+/// This machine's architecture in Go's words.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "powerpc64" => "ppc64le",
+        other => other,
+    }
+}
+
+/// The names of an image of an OCI archive: its tag, and its repository with the manifest's digest.
+fn oci_names(descriptor: &Descriptor, name: Option<&Reference>) -> io::Result<BTreeSet<String>> {
+    let annotation = |key: &str| descriptor.annotations.get(key);
+    // What skopeo writes as `ref.name` may be a bare tag, which names nothing.
+    let given = annotation("io.containerd.image.name").or_else(|| {
+        annotation("org.opencontainers.image.ref.name").filter(|name| name.contains(['/', ':']))
+    });
+    let name = match (name, given) {
+        (Some(name), _) => name.clone(),
+        (None, Some(given)) => {
+            Reference::parse(given).map_err(|error| invalid(error.to_string()))?
+        }
+        (None, None) => return Err(invalid("the archive does not name its image; give it a name")),
     };
-    Ok(())
+    let by_digest =
+        Reference { tag: None, digest: Some(descriptor.digest.clone()), ..name.clone() };
+    Ok(BTreeSet::from([key(&name), key(&by_digest)]))
 }
 
-/// Unpacks a layer and puts it into its place, once its digest is known to be right. Returns the digest.
-fn unpack_stream(images: &Images, reader: impl Read, wanted: Option<&str>, scratch: &Path) -> Result<String, RuntimeError> {
-    let folder = scratch.join(format!("layer-{}", wanted.unwrap_or("new")));
-    std::fs::create_dir(&folder).map_err(|error| failed("make", &folder, &error))?;
-    let mut hashing = Hashing { reader: BufReader::with_capacity(1 << 20, reader), hasher: Sha256::new() };
-    unpack::unpack(&mut hashing, &folder)?;
-    // What follows the archive's end belongs to the digest, too.
-    io::copy(&mut hashing, &mut io::sink()).map_err(|error| RuntimeError::Other(error.to_string()))?;
-    let digest = hex(&hashing.hasher.finalize());
-    if let Some(wanted) = wanted.filter(|wanted| *wanted != digest) {
-        return Err(RuntimeError::Config(format!("a layer's content is sha256:{digest}, not sha256:{wanted}: the archive is damaged")));
+fn read_name(name: &str) -> io::Result<String> {
+    Reference::parse(name).map(|name| key(&name)).map_err(|error| invalid(error.to_string()))
+}
+
+/// A name within the archive, without `.` and with `..` resolved; it is only ever compared.
+fn normal(path: &Path) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => parts.push(name.to_string_lossy().into_owned()),
+            Component::ParentDir => drop(parts.pop()),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
     }
-    let place = images.layer(&digest);
-    if !place.is_dir() {
-        std::fs::rename(&folder, &place).map_err(|error| failed("make", &place, &error))?;
-    }
-    Ok(digest)
-}
-
-struct Hashing<R> {
-    reader: R,
-    hasher: Sha256,
-}
-
-impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.reader.read(buffer)?;
-        self.hasher.update(&buffer[..count]);
-        Ok(count)
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    parts.join("/")
 }

@@ -1,188 +1,402 @@
-//! Images that are present: layers unpacked once, shared by all images (and, with locks, by all processes).
+//! Images: their names, their archives, their layers.
 //!
-//! `layers/DIFF_ID/` is a layer, `images/ID.json` an image's configuration, `names.json` says which name means which image.
+//! ```text
+//! STORE/ index.json              names and the ids they stand for
+//!        images/HEX.json         one image: configuration, layers, size
+//!        layers/HEX/             one layer, by the digest of its uncompressed tar, as overlayfs wants it
+//!        pins/CONTAINER.json     layers in use by a container
+//!        tmp/                    an import under way
+//!        lock  import.lock
+//! ```
+//!
+//! Several processes may share a store. `lock` is held for moments, around every change of what is visible; `import.lock` for
+//! the length of an import, which works in `tmp` until everything is unpacked and verified.
 
 mod archive;
-mod reference;
+pub mod reference;
 mod unpack;
 
-pub use reference::normalize;
-
+use crate::layout;
 use crate::{Image, ImageStore, PullError, RuntimeError};
 use async_trait::async_trait;
+use nix::fcntl::{Flock, FlockArg};
+use reference::Reference;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use std::collections::BTreeMap;
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// The image store in a folder.
+/// The images of one directory.
 #[derive(Debug, Clone)]
 pub struct Images {
-    folder: PathBuf,
+    root: Arc<PathBuf>,
+    boot_id: Arc<String>,
 }
 
-/// An image, ready to be run.
-#[derive(Debug, Clone)]
-pub(crate) struct Loaded {
-    /// Lowest first.
-    pub(crate) layers: Vec<PathBuf>,
-    pub(crate) entrypoint: Vec<String>,
-    pub(crate) cmd: Vec<String>,
-    pub(crate) env: Vec<String>,
-    pub(crate) working_dir: String,
+/// What a container needs of an image.
+#[derive(Debug)]
+pub(crate) struct Bundle {
+    pub(crate) config: ImageConfig,
+    /// Where the layers lie.
+    pub(crate) directory: PathBuf,
+    /// Their names in it, lowest first.
+    pub(crate) layers: Vec<String>,
+}
+
+/// The part of an image's configuration that says how to run it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct ImageConfig {
+    #[serde(deserialize_with = "null_is_empty")]
     pub(crate) user: String,
-    pub(crate) stop_signal: i32,
+    #[serde(deserialize_with = "null_is_empty")]
+    pub(crate) env: Vec<String>,
+    #[serde(deserialize_with = "null_is_empty")]
+    pub(crate) entrypoint: Vec<String>,
+    #[serde(deserialize_with = "null_is_empty")]
+    pub(crate) cmd: Vec<String>,
+    #[serde(deserialize_with = "null_is_empty")]
+    pub(crate) working_dir: String,
+    #[serde(deserialize_with = "null_is_empty")]
+    pub(crate) stop_signal: String,
 }
 
-/// `images/ID.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Stored {
-    /// The OCI image configuration.
-    config: Value,
-    /// Hexadecimal digests of the unpacked layers, lowest first.
-    layers: Vec<String>,
-    size_bytes: u64,
+fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(
+    value: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
-type Names = BTreeMap<String, String>;
-
-impl Images {
-    /// Opens the store, making its folder if absent.
-    pub fn open(folder: &Path) -> std::io::Result<Images> {
-        for name in ["layers", "images"] {
-            std::fs::create_dir_all(folder.join(name))?;
-        }
-        Ok(Images { folder: folder.to_path_buf() })
-    }
-
-    /// One writer at a time, also among processes.
-    fn lock(&self) -> Result<File, RuntimeError> {
-        let path = self.folder.join("lock");
-        let file = File::create(&path).map_err(|error| failed("open", &path, &error))?;
-        file.lock().map_err(|error| failed("lock", &path, &error))?;
-        Ok(file)
-    }
-
-    fn names(&self) -> Result<Names, RuntimeError> {
-        let path = self.folder.join("names.json");
-        match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| failed("read", &path, &error)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Names::new()),
-            Err(error) => Err(failed("read", &path, &error)),
-        }
-    }
-
-    fn write(&self, path: &Path, value: &impl Serialize) -> Result<(), RuntimeError> {
-        let unfinished = path.with_extension(format!("new-{}", std::process::id()));
-        let text = serde_json::to_vec(value).map_err(|error| RuntimeError::Other(error.to_string()))?;
-        std::fs::write(&unfinished, text).and_then(|()| std::fs::rename(&unfinished, path)).map_err(|error| failed("write", path, &error))
-    }
-
-    fn stored(&self, id: &str) -> Result<Stored, RuntimeError> {
-        let path = self.image_file(id);
-        let bytes = std::fs::read(&path).map_err(|_| RuntimeError::NotFound(format!("image {id}")))?;
-        serde_json::from_slice(&bytes).map_err(|error| failed("read", &path, &error))
-    }
-
-    fn image_file(&self, id: &str) -> PathBuf {
-        self.folder.join("images").join(format!("{}.json", id.trim_start_matches("sha256:")))
-    }
-
-    fn layer(&self, digest: &str) -> PathBuf {
-        self.folder.join("layers").join(digest)
-    }
-
-    /// What a container is made from.
-    pub(crate) fn load(&self, id: &str) -> Result<Loaded, RuntimeError> {
-        let stored = self.stored(id)?;
-        let config = &stored.config["config"];
-        let list = |name: &str| -> Vec<String> { config[name].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect() };
-        let text = |name: &str| config[name].as_str().unwrap_or_default().to_owned();
-        Ok(Loaded {
-            layers: stored.layers.iter().map(|digest| self.layer(digest)).collect(),
-            entrypoint: list("Entrypoint"),
-            cmd: list("Cmd"),
-            env: list("Env"),
-            working_dir: text("WorkingDir"),
-            user: text("User"),
-            stop_signal: signal(&text("StopSignal")),
+impl ImageConfig {
+    /// The number of the signal that asks for an end: a name with or without `SIG`, a number, or `SIGRTMIN+n`.
+    pub(crate) fn stop_signal(&self) -> Result<i32, RuntimeError> {
+        let given = self.stop_signal.trim().to_ascii_uppercase();
+        let name = given.strip_prefix("SIG").unwrap_or(&given);
+        let real_time = |base: i32, rest: &str| {
+            let offset: i32 = if rest.is_empty() { 0 } else { rest.parse().ok()? };
+            base.checked_add(offset)
+        };
+        let number = if name.is_empty() {
+            Some(libc::SIGTERM)
+        } else if let Ok(number) = name.parse::<i32>() {
+            Some(number)
+        } else if let Some(rest) = name.strip_prefix("RTMIN") {
+            real_time(34, rest)
+        } else if let Some(rest) = name.strip_prefix("RTMAX") {
+            real_time(64, rest)
+        } else {
+            format!("SIG{name}")
+                .parse::<nix::sys::signal::Signal>()
+                .ok()
+                .map(|signal| signal as i32)
+        };
+        number.filter(|number| (1..=64).contains(number)).ok_or_else(|| {
+            RuntimeError::Config(format!("failed to parse stop signal \"{}\"", self.stop_signal))
         })
     }
+}
 
-    fn image(&self, id: &str, names: &Names) -> Result<Image, RuntimeError> {
-        let stored = self.stored(id)?;
-        let names = names.iter().filter(|(_, named)| *named == id).map(|(name, _)| name.clone()).collect();
-        Ok(Image { id: id.to_owned(), names, size_bytes: stored.size_bytes, user: stored.config["config"]["User"].as_str().unwrap_or_default().to_owned() })
+/// `images/HEX.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct ImageRecord {
+    version: u32,
+    id: String,
+    /// `sha256:…` of each uncompressed layer, lowest first.
+    diff_ids: Vec<String>,
+    size_bytes: u64,
+    config: ImageConfig,
+}
+
+/// `index.json`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Index {
+    version: u32,
+    /// Normalised name to image id.
+    names: BTreeMap<String, String>,
+}
+
+/// `pins/CONTAINER.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Pin {
+    /// A pin of another boot holds nothing: its container's root file system is no longer mounted.
+    boot_id: String,
+    diff_ids: Vec<String>,
+}
+
+fn other(what: &str) -> impl Fn(io::Error) -> RuntimeError + '_ {
+    move |error| RuntimeError::Other(format!("{what}: {error}"))
+}
+
+impl Images {
+    /// Opens a store, making it if need be.
+    pub fn open(directory: &Path) -> Result<Self, RuntimeError> {
+        let failed = other("open the image store");
+        for part in ["images", "layers", "pins", "tmp"] {
+            fs::create_dir_all(directory.join(part)).map_err(&failed)?;
+        }
+        let root = Arc::new(directory.canonicalize().map_err(&failed)?);
+        Ok(Images { root, boot_id: Arc::new(layout::boot_id().map_err(&failed)?) })
     }
 
-    fn remove_name(&self, reference: &str) -> Result<(), RuntimeError> {
-        let _lock = self.lock()?;
-        let mut names = self.names()?;
-        let name = normalize(reference).map_err(RuntimeError::Config)?;
-        let id = names.remove(&name).ok_or_else(|| RuntimeError::NotFound(format!("image {name}")))?;
-        self.write(&self.folder.join("names.json"), &names)?;
-        if names.values().any(|named| *named == id) {
-            return Ok(());
+    fn image_path(&self, id: &str) -> PathBuf {
+        self.root.join("images").join(format!("{}.json", hex(id)))
+    }
+
+    fn layer_path(&self, diff_id: &str) -> PathBuf {
+        self.root.join("layers").join(hex(diff_id))
+    }
+
+    fn pin_path(&self, container: &str) -> PathBuf {
+        self.root.join("pins").join(format!("{container}.json"))
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Flock<File>> {
+        let file =
+            File::options().create(true).truncate(false).write(true).open(self.root.join(name))?;
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error.into())
+    }
+
+    fn index(&self) -> io::Result<Index> {
+        Ok(layout::read(&self.root.join("index.json"))?.unwrap_or_default())
+    }
+
+    fn write_index(&self, index: &Index) -> io::Result<()> {
+        layout::write(&self.root.join("index.json"), index)
+    }
+
+    fn record(&self, id: &str) -> io::Result<Option<ImageRecord>> {
+        if !is_digest(id) {
+            return Ok(None);
         }
-        let gone = self.stored(&id)?;
-        let file = self.image_file(&id);
-        std::fs::remove_file(&file).map_err(|error| failed("remove", &file, &error))?;
-        let mut kept: Vec<String> = Vec::new();
-        for id in names.values() {
-            kept.extend(self.stored(id)?.layers);
+        layout::read(&self.image_path(id))
+    }
+
+    /// Says that a container uses an image's layers, until [`Images::unpin`].
+    pub(crate) fn pin(&self, container: &str, image_id: &str) -> Result<Bundle, RuntimeError> {
+        let failed = other("use an image");
+        let _lock = self.lock("lock").map_err(&failed)?;
+        let record = self.record(image_id).map_err(&failed)?;
+        let record = record.ok_or_else(|| RuntimeError::NotFound(format!("image {image_id}")))?;
+        let pin = Pin { boot_id: self.boot_id.to_string(), diff_ids: record.diff_ids.clone() };
+        layout::write(&self.pin_path(container), &pin).map_err(&failed)?;
+        let mut layers: Vec<String> =
+            record.diff_ids.iter().map(|diff_id| hex(diff_id).to_owned()).collect();
+        if layers.is_empty() {
+            // overlayfs wants a lower directory.
+            fs::create_dir_all(self.root.join("layers/empty")).map_err(&failed)?;
+            layers.push("empty".into());
         }
-        for digest in gone.layers.iter().filter(|digest| !kept.contains(digest)) {
-            // A container that still runs on it keeps its mount; the files are freed with that.
-            let layer = self.layer(digest);
-            std::fs::remove_dir_all(&layer).map_err(|error| failed("remove", &layer, &error))?;
+        Ok(Bundle { config: record.config, directory: self.root.join("layers"), layers })
+    }
+
+    /// The container's root file system is unmounted. Idempotent.
+    pub(crate) fn unpin(&self, container: &str) -> Result<(), RuntimeError> {
+        match fs::remove_file(self.pin_path(container)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(other("release an image")(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes layers that neither an image nor a container uses. To be called with the lock held.
+    fn collect_layers(&self) -> io::Result<()> {
+        let mut used = BTreeSet::from(["empty".to_owned()]);
+        for entry in fs::read_dir(self.root.join("images"))? {
+            let record: Option<ImageRecord> = layout::read(&entry?.path())?;
+            used.extend(
+                record
+                    .iter()
+                    .flat_map(|record| &record.diff_ids)
+                    .map(|diff_id| hex(diff_id).to_owned()),
+            );
+        }
+        for entry in fs::read_dir(self.root.join("pins"))? {
+            let path = entry?.path();
+            match layout::read::<Pin>(&path)? {
+                Some(pin) if pin.boot_id == *self.boot_id => {
+                    used.extend(pin.diff_ids.iter().map(|diff_id| hex(diff_id).to_owned()));
+                }
+                _ => fs::remove_file(path)?,
+            }
+        }
+        for entry in fs::read_dir(self.root.join("layers"))? {
+            let entry = entry?;
+            if !used.contains(&*entry.file_name().to_string_lossy()) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn resolve_now(&self, reference: &str) -> Result<Option<Image>, RuntimeError> {
+        let failed = other("read the image store");
+        let index = self.index().map_err(&failed)?;
+        let id = if is_digest(reference) {
+            Some(reference.to_owned())
+        } else {
+            let name = Reference::parse(reference)
+                .map_err(|error| RuntimeError::Config(error.to_string()))?;
+            index.names.get(&key(&name)).cloned()
+        };
+        let Some(id) = id else { return Ok(None) };
+        let record = self.record(&id).map_err(&failed)?;
+        Ok(record.map(|record| image(record, &index)))
+    }
+
+    fn list_now(&self) -> Result<Vec<Image>, RuntimeError> {
+        let failed = other("read the image store");
+        let index = self.index().map_err(&failed)?;
+        let ids: BTreeSet<&String> = index.names.values().collect();
+        let mut images = Vec::new();
+        for id in ids {
+            images.extend(self.record(id).map_err(&failed)?.map(|record| image(record, &index)));
+        }
+        Ok(images)
+    }
+
+    fn remove_now(&self, reference: &str) -> Result<(), RuntimeError> {
+        let failed = other("remove an image");
+        let _lock = self.lock("lock").map_err(&failed)?;
+        let mut index = self.index().map_err(&failed)?;
+        let id = if is_digest(reference) {
+            let id = reference.to_owned();
+            let before = index.names.len();
+            index.names.retain(|_, known| *known != id);
+            (index.names.len() < before).then_some(id)
+        } else {
+            let name = Reference::parse(reference)
+                .map_err(|error| RuntimeError::Config(error.to_string()))?;
+            index.names.remove(&key(&name))
+        };
+        let id = id.ok_or_else(|| RuntimeError::NotFound(format!("image {reference}")))?;
+        // Names by digest came with the tags and go with the last of them.
+        if !index.names.iter().any(|(name, known)| *known == id && !name.contains('@')) {
+            index.names.retain(|_, known| *known != id);
+        }
+        self.write_index(&index).map_err(&failed)?;
+        if !index.names.values().any(|known| *known == id) {
+            fs::remove_file(self.image_path(&id)).map_err(&failed)?;
+            self.collect_layers().map_err(&failed)?;
         }
         Ok(())
     }
 }
 
+/// The digits of a digest: file names hold no colon.
+fn hex(digest: &str) -> &str {
+    digest.strip_prefix("sha256:").unwrap_or(digest)
+}
+
+fn is_digest(text: &str) -> bool {
+    let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    text.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(lower_hex))
+}
+
+/// What a name is found by: with a digest the tag says nothing.
+fn key(name: &Reference) -> String {
+    match &name.digest {
+        Some(_) => Reference { tag: None, ..name.clone() }.to_string(),
+        None => name.to_string(),
+    }
+}
+
+fn image(record: ImageRecord, index: &Index) -> Image {
+    let names = index
+        .names
+        .iter()
+        .filter(|(_, id)| **id == record.id)
+        .map(|(name, _)| name.clone())
+        .collect();
+    Image { names, size_bytes: record.size_bytes, user: record.config.user, id: record.id }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RuntimeError> + Send + 'static,
+) -> Result<T, RuntimeError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| RuntimeError::Other(error.to_string()))?
+}
+
 #[async_trait]
 impl ImageStore for Images {
     async fn resolve(&self, reference: &str) -> Result<Option<Image>, RuntimeError> {
-        let names = self.names()?;
-        if let Some(id) = reference.starts_with("sha256:").then_some(reference).filter(|id| self.image_file(id).exists()) {
-            return self.image(id, &names).map(Some);
-        }
-        let name = normalize(reference).map_err(RuntimeError::Config)?;
-        names.get(&name).map(|id| self.image(id, &names)).transpose()
+        let (images, reference) = (self.clone(), reference.to_owned());
+        blocking(move || images.resolve_now(&reference)).await
     }
 
     async fn list(&self) -> Result<Vec<Image>, RuntimeError> {
-        let names = self.names()?;
-        let mut ids: Vec<&String> = names.values().collect();
-        ids.sort();
-        ids.dedup();
-        ids.into_iter().map(|id| self.image(id, &names)).collect()
+        let images = self.clone();
+        blocking(move || images.list_now()).await
     }
 
     async fn import(&self, archive: &Path, name: Option<&str>) -> Result<Vec<Image>, RuntimeError> {
-        let (images, archive, name) = (self.clone(), archive.to_path_buf(), name.map(str::to_owned));
-        tokio::task::spawn_blocking(move || archive::import(&images, &archive, name.as_deref())).await.map_err(|error| RuntimeError::Other(error.to_string()))?
+        let (images, archive, name) = (self.clone(), archive.to_owned(), name.map(str::to_owned));
+        blocking(move || archive::import(&images, &archive, name.as_deref())).await
     }
 
     async fn remove(&self, reference: &str) -> Result<(), RuntimeError> {
-        self.remove_name(reference)
+        let (images, reference) = (self.clone(), reference.to_owned());
+        blocking(move || images.remove_now(&reference)).await
     }
 
     async fn pull(&self, reference: &str) -> Result<Image, PullError> {
-        let name = normalize(reference).map_err(PullError::InvalidName)?;
+        let name = Reference::parse(reference)
+            .map_err(|error| PullError::InvalidName(error.to_string()))?;
         Err(PullError::Failed(format!(
-            "failed to pull and unpack image {name:?}: this version does not pull from registries; import the image with `abide image import`"
+            "failed to pull and unpack image \"{name}\": pulling from registries is not available in this version; \
+             import it with `abide image import`"
         )))
     }
 }
 
-fn failed(what: &str, path: &Path, error: &dyn std::fmt::Display) -> RuntimeError {
-    RuntimeError::Other(format!("{what} {}: {error}", path.display()))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The number of a signal by name or number; SIGTERM if there is none.
-fn signal(name: &str) -> i32 {
-    let full = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
-    full.parse::<nix::sys::signal::Signal>().map(|signal| signal as i32).ok().or_else(|| name.parse().ok()).unwrap_or(nix::libc::SIGTERM)
+    #[test]
+    fn stop_signals_are_read_in_all_their_spellings() {
+        let signal = |text: &str| {
+            ImageConfig { stop_signal: text.into(), ..ImageConfig::default() }.stop_signal().ok()
+        };
+        let cases = [
+            ("", Some(15)),
+            ("SIGINT", Some(2)),
+            ("quit", Some(3)),
+            ("9", Some(9)),
+            ("SIGRTMIN+3", Some(37)),
+            ("RTMAX-1", Some(63)),
+            ("SIGWHAT", None),
+            ("0", None),
+            ("65", None),
+            ("RTMIN+99", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(signal(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_may_hold_nulls() {
+        let config: ImageConfig =
+            serde_json::from_str(r#"{"Cmd":null,"User":null,"Env":["A=1"],"Labels":{}}"#).unwrap();
+        assert_eq!(config, ImageConfig { env: vec!["A=1".into()], ..ImageConfig::default() });
+    }
+
+    #[tokio::test]
+    async fn pulling_says_what_to_do_instead() {
+        let dir = tempfile::tempdir().unwrap();
+        let images = Images::open(dir.path()).unwrap();
+        let error = images.pull("nginx").await.unwrap_err().to_string();
+        assert!(
+            error.starts_with(
+                "failed to pull and unpack image \"docker.io/library/nginx:latest\": "
+            ),
+            "{error}"
+        );
+        assert!(matches!(images.pull("Not A Name").await, Err(PullError::InvalidName(_))));
+    }
 }

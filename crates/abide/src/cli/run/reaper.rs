@@ -79,7 +79,7 @@ fn end_first_process(place: &Path) {
 
 /// Tries once; whether everything is gone.
 fn remove(place: &Path) -> bool {
-    let cgroups_gone = runtime::cgroup::remove_tree(&super::cgroup_of(place)).is_ok();
+    let cgroups_gone = runtime::remove_control_group(&super::cgroup_of(place)).is_ok();
     let place_gone = match std::fs::remove_dir_all(place) {
         Ok(()) => true,
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
