@@ -11,7 +11,15 @@ pub(super) const MAX_BYTES: usize = 1024 * 1024;
 
 /// The kind.
 pub const KIND: Kind = Kind {
-    names: Names { group: "", version: "v1", kind: "ConfigMap", plural: "configmaps", singular: "configmap", short: &["cm"], categories: &[] },
+    names: Names {
+        group: "",
+        version: "v1",
+        kind: "ConfigMap",
+        plural: "configmaps",
+        singular: "configmap",
+        short: &["cm"],
+        categories: &[],
+    },
     scope: Scope::Namespaced,
     subresources: &[],
     verbs: ALL,
@@ -19,8 +27,17 @@ pub const KIND: Kind = Kind {
     decode: crate::decode::typed::<k8s_openapi::api::core::v1::ConfigMap>,
     default: nothing,
     prepare: PREPARE_PLAIN,
-    validate: Validate { name: crate::metadata::dns_subdomain, create: validate, update: |new, old| [validate(new), immutable(new, old, &["data", "binaryData"])].concat(), update_status: fine_update },
-    columns: &[NAME, column("Data", 0, |object, _| json!(count(object, "/data") + count(object, "/binaryData"))), AGE],
+    validate: Validate {
+        name: crate::metadata::dns_subdomain,
+        create: validate,
+        update: |new, old| [validate(new), immutable(new, old, &["data", "binaryData"])].concat(),
+        update_status: fine_update,
+    },
+    columns: &[
+        NAME,
+        column("Data", 0, |object, _| json!(count(object, "/data") + count(object, "/binaryData"))),
+        AGE,
+    ],
     selectable_fields: &[],
     fields: &[],
     definition: "io.k8s.api.core.v1.ConfigMap",
@@ -37,7 +54,11 @@ fn validate(object: &Object) -> Vec<FieldError> {
     let path = FieldPath::new("binaryData");
     for (key, _) in object.at("/binaryData").and_then(Value::as_object).into_iter().flatten() {
         if object.at("/data").is_some_and(|data| data.get(key).is_some()) {
-            errors.push(FieldError::invalid(&path.key(key), key, "duplicate of key present in data"));
+            errors.push(FieldError::invalid(
+                &path.key(key),
+                key,
+                "duplicate of key present in data",
+            ));
         }
     }
     let text: usize = values(object, "/data").map(str::len).sum();
@@ -49,11 +70,18 @@ fn validate(object: &Object) -> Vec<FieldError> {
 
 /// How many bytes the base64 values of a map stand for.
 pub(super) fn decoded_bytes(object: &Object, pointer: &str) -> usize {
-    values(object, pointer).map(|value| value.trim_end_matches('=').len().saturating_mul(3) / 4).sum()
+    values(object, pointer)
+        .map(|value| value.trim_end_matches('=').len().saturating_mul(3) / 4)
+        .sum()
 }
 
 fn values<'a>(object: &'a Object, pointer: &str) -> impl Iterator<Item = &'a str> {
-    object.at(pointer).and_then(Value::as_object).into_iter().flatten().filter_map(|(_, value)| value.as_str())
+    object
+        .at(pointer)
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, value)| value.as_str())
 }
 
 /// What is wrong with a key: keys become names of files.
@@ -62,7 +90,9 @@ pub(super) fn key_errors(key: &str) -> Vec<&'static str> {
     if key.len() > 253 {
         errors.push("must be no more than 253 bytes");
     }
-    if key.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
+    if key.is_empty()
+        || !key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    {
         errors.push("a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')");
     }
     match key {
@@ -78,7 +108,12 @@ pub(super) fn key_errors(key: &str) -> Vec<&'static str> {
 pub(super) fn keys(object: &Object, field: &str) -> Vec<FieldError> {
     let path = FieldPath::new(field);
     let map = object.at(&format!("/{field}")).and_then(Value::as_object);
-    let errors = |key: &str| key_errors(key).into_iter().map(|error| FieldError::invalid(&path.key(key), key, error)).collect::<Vec<_>>();
+    let errors = |key: &str| {
+        key_errors(key)
+            .into_iter()
+            .map(|error| FieldError::invalid(&path.key(key), key, error))
+            .collect::<Vec<_>>()
+    };
     map.into_iter().flatten().flat_map(|(key, _)| errors(key)).collect()
 }
 
@@ -115,17 +150,33 @@ mod tests {
 
     #[test]
     fn keys_are_names_of_files_and_the_whole_fits_a_mebibyte() {
-        assert_eq!(said(&validate(&map(json!({"data": {"my.cnf": "x"}, "binaryData": {"b": "AAAA"}})))), "");
-        assert!(said(&validate(&map(json!({"data": {"a/b": "x"}})))).starts_with("data[a/b]: Invalid value: \"a/b\": a valid config key must consist of"));
-        assert_eq!(said(&validate(&map(json!({"data": {"a": "x"}, "binaryData": {"a": "AAAA"}})))), "binaryData[a]: Invalid value: \"a\": duplicate of key present in data");
+        assert_eq!(
+            said(&validate(&map(json!({"data": {"my.cnf": "x"}, "binaryData": {"b": "AAAA"}})))),
+            ""
+        );
+        assert!(
+            said(&validate(&map(json!({"data": {"a/b": "x"}})))).starts_with(
+                "data[a/b]: Invalid value: \"a/b\": a valid config key must consist of"
+            )
+        );
+        assert_eq!(
+            said(&validate(&map(json!({"data": {"a": "x"}, "binaryData": {"a": "AAAA"}})))),
+            "binaryData[a]: Invalid value: \"a\": duplicate of key present in data"
+        );
         assert_eq!(said(&validate(&map(json!({"data": {"a": "x".repeat(MAX_BYTES)}})))), "");
-        assert!(said(&validate(&map(json!({"data": {"a": "x".repeat(MAX_BYTES + 1)}})))).ends_with("Too long: may not be more than 1048576 bytes"));
+        assert!(
+            said(&validate(&map(json!({"data": {"a": "x".repeat(MAX_BYTES + 1)}}))))
+                .ends_with("Too long: may not be more than 1048576 bytes")
+        );
     }
 
     #[test]
     fn what_is_immutable_stays() {
         let old = map(json!({"immutable": true, "data": {"a": "x"}}));
         assert_eq!(said(&immutable(&old, &old, &["data"])), "");
-        assert_eq!(said(&immutable(&map(json!({"data": {}})), &old, &["data"])), "immutable: Forbidden: field is immutable when `immutable` is set; data: Forbidden: field is immutable when `immutable` is set");
+        assert_eq!(
+            said(&immutable(&map(json!({"data": {}})), &old, &["data"])),
+            "immutable: Forbidden: field is immutable when `immutable` is set; data: Forbidden: field is immutable when `immutable` is set"
+        );
     }
 }

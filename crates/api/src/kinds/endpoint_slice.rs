@@ -1,15 +1,25 @@
 //! EndpointSlice.
 
 use super::endpoints::address_error;
-use super::parts::{AGE, ALL, NAME, PREPARE_PLAIN, column, default_at, each, fine_update, list, text};
-use crate::kind::{Kind, Names, Scope, Validate};
+use super::parts::{
+    AGE, ALL, NAME, PREPARE_PLAIN, column, default_at, each, fine_update, list, text,
+};
 use crate::field_path::{FieldError, FieldPath};
+use crate::kind::{Kind, Names, Scope, Validate};
 use crate::object::Object;
 use serde_json::{Value, json};
 
 /// The kind.
 pub const KIND: Kind = Kind {
-    names: Names { group: "discovery.k8s.io", version: "v1", kind: "EndpointSlice", plural: "endpointslices", singular: "endpointslice", short: &[], categories: &[] },
+    names: Names {
+        group: "discovery.k8s.io",
+        version: "v1",
+        kind: "EndpointSlice",
+        plural: "endpointslices",
+        singular: "endpointslice",
+        short: &[],
+        categories: &[],
+    },
     scope: Scope::Namespaced,
     subresources: &[],
     verbs: ALL,
@@ -17,12 +27,25 @@ pub const KIND: Kind = Kind {
     decode: crate::decode::typed::<k8s_openapi::api::discovery::v1::EndpointSlice>,
     default,
     prepare: PREPARE_PLAIN,
-    validate: Validate { name: crate::metadata::dns_subdomain, create: validate, update, update_status: fine_update },
-    columns: &[NAME, column("AddressType", 0, |object, _| json!(object.str_at("/addressType"))), column("Ports", 0, ports), column("Endpoints", 0, endpoints), AGE],
+    validate: Validate {
+        name: crate::metadata::dns_subdomain,
+        create: validate,
+        update,
+        update_status: fine_update,
+    },
+    columns: &[
+        NAME,
+        column("AddressType", 0, |object, _| json!(object.str_at("/addressType"))),
+        column("Ports", 0, ports),
+        column("Endpoints", 0, endpoints),
+        AGE,
+    ],
     selectable_fields: &[],
     fields: &[],
     definition: "io.k8s.api.discovery.v1.EndpointSlice",
-    schema: |generator| drop(generator.subschema_for::<k8s_openapi::api::discovery::v1::EndpointSlice>()),
+    schema: |generator| {
+        drop(generator.subschema_for::<k8s_openapi::api::discovery::v1::EndpointSlice>())
+    },
 };
 
 /// As upstream: `MaxEndpoints`, `maxAddresses` in `pkg/apis/discovery/validation`.
@@ -70,16 +93,28 @@ fn validate_endpoints(object: &Object, kind: &str, errors: &mut Vec<FieldError>)
         for (index, address) in addresses.iter().filter_map(Value::as_str).enumerate() {
             let at = at.index(index);
             match kind {
-                "IPv4" if address.parse::<std::net::Ipv4Addr>().is_err() => errors.push(FieldError::invalid(&at, address, "must be an IPv4 address")),
-                "IPv6" if address.parse::<std::net::Ipv6Addr>().is_err() => errors.push(FieldError::invalid(&at, address, "must be an IPv6 address")),
+                "IPv4" if address.parse::<std::net::Ipv4Addr>().is_err() => {
+                    errors.push(FieldError::invalid(&at, address, "must be an IPv4 address"))
+                }
+                "IPv6" if address.parse::<std::net::Ipv6Addr>().is_err() => {
+                    errors.push(FieldError::invalid(&at, address, "must be an IPv6 address"))
+                }
                 "IPv4" | "IPv6" => errors.extend(address_error(address, &at)),
-                "FQDN" => errors.extend(crate::metadata::dns_subdomain(address).iter().map(|error| FieldError::invalid(&at, address, error))),
+                "FQDN" => errors.extend(
+                    crate::metadata::dns_subdomain(address)
+                        .iter()
+                        .map(|error| FieldError::invalid(&at, address, error)),
+                ),
                 _ => {}
             }
         }
         let hostname = text(endpoint, "hostname");
         if !hostname.is_empty() {
-            errors.extend(crate::metadata::dns_label(hostname).iter().map(|error| FieldError::invalid(&path.child("hostname"), hostname, error)));
+            errors.extend(
+                crate::metadata::dns_label(hostname)
+                    .iter()
+                    .map(|error| FieldError::invalid(&path.child("hostname"), hostname, error)),
+            );
         }
     }
 }
@@ -90,7 +125,11 @@ fn validate_ports(object: &Object, errors: &mut Vec<FieldError>) {
         let path = FieldPath::new("ports").index(index);
         let (name, protocol) = (text(port, "name"), text(port, "protocol"));
         if !name.is_empty() {
-            errors.extend(crate::metadata::dns_label(name).iter().map(|error| FieldError::invalid(&path.child("name"), name, error)));
+            errors.extend(
+                crate::metadata::dns_label(name)
+                    .iter()
+                    .map(|error| FieldError::invalid(&path.child("name"), name, error)),
+            );
         }
         if names.contains(&name) {
             errors.push(FieldError::duplicate(&path.child("name"), name));
@@ -101,7 +140,11 @@ fn validate_ports(object: &Object, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::not_supported(&path.child("protocol"), protocol, &protocols));
         }
         if let Some(number) = port["port"].as_i64().filter(|number| !(1..=65535).contains(number)) {
-            errors.push(FieldError::invalid(&path.child("port"), number, "must be between 1 and 65535, inclusive"));
+            errors.push(FieldError::invalid(
+                &path.child("port"),
+                number,
+                "must be between 1 and 65535, inclusive",
+            ));
         }
     }
 }
@@ -109,7 +152,11 @@ fn validate_ports(object: &Object, errors: &mut Vec<FieldError>) {
 fn update(new: &Object, old: &Object) -> Vec<FieldError> {
     let mut errors = validate(new);
     if new.str_at("/addressType") != old.str_at("/addressType") {
-        errors.push(FieldError::invalid(&FieldPath::new("addressType"), new.str_at("/addressType"), "field is immutable"));
+        errors.push(FieldError::invalid(
+            &FieldPath::new("addressType"),
+            new.str_at("/addressType"),
+            "field is immutable",
+        ));
     }
     errors
 }
@@ -132,7 +179,13 @@ fn ports(object: &Object, _: jiff::Timestamp) -> Value {
 }
 
 fn endpoints(object: &Object, _: jiff::Timestamp) -> Value {
-    few(object.list_at("/endpoints").iter().flat_map(|endpoint| list(endpoint, "addresses")).filter_map(Value::as_str).map(str::to_owned).collect())
+    few(object
+        .list_at("/endpoints")
+        .iter()
+        .flat_map(|endpoint| list(endpoint, "addresses"))
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect())
 }
 
 #[cfg(test)]
@@ -142,14 +195,23 @@ mod tests {
     #[test]
     fn a_slice_has_addresses_of_its_type() {
         let refused = |kind: &str, endpoint: Value| {
-            let mut object = Object::new(json!({"addressType": kind, "endpoints": [endpoint], "ports": [{"port": 80}]})).unwrap();
+            let mut object = Object::new(
+                json!({"addressType": kind, "endpoints": [endpoint], "ports": [{"port": 80}]}),
+            )
+            .unwrap();
             default(&mut object);
             validate(&object).iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
         };
         assert_eq!(refused("IPv4", json!({"addresses": ["10.0.0.1"], "hostname": "web-0"})), "");
         assert_eq!(refused("", json!({"addresses": ["10.0.0.1"]})), "addressType: Required value");
-        assert_eq!(refused("IPv4", json!({"addresses": []})), "endpoints[0].addresses: Required value: must contain at least 1 address");
-        assert_eq!(refused("IPv4", json!({"addresses": ["::1"]})), "endpoints[0].addresses[0]: Invalid value: \"::1\": must be an IPv4 address");
+        assert_eq!(
+            refused("IPv4", json!({"addresses": []})),
+            "endpoints[0].addresses: Required value: must contain at least 1 address"
+        );
+        assert_eq!(
+            refused("IPv4", json!({"addresses": ["::1"]})),
+            "endpoints[0].addresses[0]: Invalid value: \"::1\": must be an IPv4 address"
+        );
     }
 
     #[test]

@@ -1,14 +1,24 @@
 //! Endpoints.
 
-use super::parts::{AGE, ALL, NAME, PREPARE_PLAIN, column, default_at, each, fine_update, list, text};
-use crate::kind::{Kind, Names, Scope, Validate};
+use super::parts::{
+    AGE, ALL, NAME, PREPARE_PLAIN, column, default_at, each, fine_update, list, text,
+};
 use crate::field_path::{FieldError, FieldPath};
+use crate::kind::{Kind, Names, Scope, Validate};
 use crate::object::Object;
 use serde_json::{Value, json};
 
 /// The kind.
 pub const KIND: Kind = Kind {
-    names: Names { group: "", version: "v1", kind: "Endpoints", plural: "endpoints", singular: "endpoints", short: &["ep"], categories: &[] },
+    names: Names {
+        group: "",
+        version: "v1",
+        kind: "Endpoints",
+        plural: "endpoints",
+        singular: "endpoints",
+        short: &["ep"],
+        categories: &[],
+    },
     scope: Scope::Namespaced,
     subresources: &[],
     verbs: ALL,
@@ -16,7 +26,12 @@ pub const KIND: Kind = Kind {
     decode: crate::decode::typed::<k8s_openapi::api::core::v1::Endpoints>,
     default,
     prepare: PREPARE_PLAIN,
-    validate: Validate { name: crate::metadata::dns_subdomain, create: validate, update: |new, _| validate(new), update_status: fine_update },
+    validate: Validate {
+        name: crate::metadata::dns_subdomain,
+        create: validate,
+        update: |new, _| validate(new),
+        update_status: fine_update,
+    },
     columns: &[NAME, column("Endpoints", 0, |object, _| addresses(object)), AGE],
     selectable_fields: &[],
     fields: &[],
@@ -37,11 +52,17 @@ fn validate(object: &Object) -> Vec<FieldError> {
     for (index, subset) in object.list_at("/subsets").iter().enumerate() {
         let path = FieldPath::new("subsets").index(index);
         if list(subset, "addresses").is_empty() && list(subset, "notReadyAddresses").is_empty() {
-            errors.push(FieldError::required(&path, "must specify `addresses` or `notReadyAddresses`"));
+            errors.push(FieldError::required(
+                &path,
+                "must specify `addresses` or `notReadyAddresses`",
+            ));
         }
         for field in ["addresses", "notReadyAddresses"] {
             for (index, address) in list(subset, field).iter().enumerate() {
-                errors.extend(address_error(text(address, "ip"), &path.child(field).index(index).child("ip")));
+                errors.extend(address_error(
+                    text(address, "ip"),
+                    &path.child(field).index(index).child("ip"),
+                ));
             }
         }
         let ports = list(subset, "ports");
@@ -56,7 +77,11 @@ fn validate(object: &Object) -> Vec<FieldError> {
 pub(super) fn address_error(ip: &str, path: &FieldPath) -> Option<FieldError> {
     use std::net::IpAddr;
     let Ok(address) = ip.parse::<IpAddr>() else {
-        return Some(FieldError::invalid(path, ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
+        return Some(FieldError::invalid(
+            path,
+            ip,
+            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        ));
     };
     let link_local = match address {
         IpAddr::V4(address) => address.is_link_local(),
@@ -82,11 +107,19 @@ fn validate_port(port: &Value, needs_name: bool, path: &FieldPath) -> Vec<FieldE
     if needs_name && name.is_empty() {
         errors.push(FieldError::required(&path.child("name"), ""));
     } else if !name.is_empty() {
-        errors.extend(crate::metadata::dns_label(name).iter().map(|error| FieldError::invalid(&path.child("name"), name, error)));
+        errors.extend(
+            crate::metadata::dns_label(name)
+                .iter()
+                .map(|error| FieldError::invalid(&path.child("name"), name, error)),
+        );
     }
     let number = port["port"].as_i64().unwrap_or(0);
     if !(1..=65535).contains(&number) {
-        errors.push(FieldError::invalid(&path.child("port"), number, "must be between 1 and 65535, inclusive"));
+        errors.push(FieldError::invalid(
+            &path.child("port"),
+            number,
+            "must be between 1 and 65535, inclusive",
+        ));
     }
     let protocols = ["SCTP", "TCP", "UDP"];
     if !protocols.contains(&protocol) {
@@ -104,7 +137,9 @@ fn addresses(object: &Object) -> Value {
             if ports.is_empty() {
                 found.push(text(address, "ip").to_owned());
             }
-            found.extend(ports.iter().map(|port| format!("{}:{}", text(address, "ip"), port["port"])));
+            found.extend(
+                ports.iter().map(|port| format!("{}:{}", text(address, "ip"), port["port"])),
+            );
         }
     }
     match found.len() {
@@ -125,9 +160,18 @@ mod tests {
             default(&mut object);
             validate(&object).iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
         };
-        assert_eq!(refused(json!({"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 80}]})), "");
-        assert_eq!(refused(json!({"ports": [{"port": 80}]})), "subsets[0]: Required value: must specify `addresses` or `notReadyAddresses`");
-        assert_eq!(refused(json!({"addresses": [{"ip": "127.0.0.1"}]})), "subsets[0].addresses[0].ip: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)");
+        assert_eq!(
+            refused(json!({"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 80}]})),
+            ""
+        );
+        assert_eq!(
+            refused(json!({"ports": [{"port": 80}]})),
+            "subsets[0]: Required value: must specify `addresses` or `notReadyAddresses`"
+        );
+        assert_eq!(
+            refused(json!({"addresses": [{"ip": "127.0.0.1"}]})),
+            "subsets[0].addresses[0].ip: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)"
+        );
     }
 
     #[test]

@@ -18,7 +18,15 @@ macro_rules! selectable {
 
 /// The kind.
 pub const KIND: Kind = Kind {
-    names: Names { group: "", version: "v1", kind: "Event", plural: "events", singular: "event", short: &["ev"], categories: &[] },
+    names: Names {
+        group: "",
+        version: "v1",
+        kind: "Event",
+        plural: "events",
+        singular: "event",
+        short: &["ev"],
+        categories: &[],
+    },
     scope: Scope::Namespaced,
     subresources: &[],
     verbs: ALL,
@@ -26,7 +34,12 @@ pub const KIND: Kind = Kind {
     decode: crate::decode::typed::<Event>,
     default: nothing,
     prepare: PREPARE_PLAIN,
-    validate: Validate { name: crate::metadata::dns_subdomain, create: validate, update: |new, _| validate(new), update_status: fine_update },
+    validate: Validate {
+        name: crate::metadata::dns_subdomain,
+        create: validate,
+        update: |new, _| validate(new),
+        update_status: fine_update,
+    },
     columns: &[
         column("Last Seen", 0, last_seen),
         column("Type", 0, |object, _| json!(object.str_at("/type"))),
@@ -59,7 +72,11 @@ pub const KIND: Kind = Kind {
 
 /// The first of these strings that is not empty.
 fn first_of<'a>(object: &'a Object, pointers: &[&str]) -> &'a str {
-    pointers.iter().map(|pointer| object.str_at(pointer)).find(|text| !text.is_empty()).unwrap_or("")
+    pointers
+        .iter()
+        .map(|pointer| object.str_at(pointer))
+        .find(|text| !text.is_empty())
+        .unwrap_or("")
 }
 
 /// When it first happened.
@@ -73,11 +90,18 @@ fn last_seen(object: &Object, now: Timestamp) -> Value {
 }
 
 fn count(object: &Object) -> i64 {
-    object.int_at("/series/count").or_else(|| object.int_at("/count")).filter(|count| *count > 0).unwrap_or(1)
+    object
+        .int_at("/series/count")
+        .or_else(|| object.int_at("/count"))
+        .filter(|count| *count > 0)
+        .unwrap_or(1)
 }
 
 fn about(object: &Object) -> Value {
-    let (kind, name) = (object.str_at("/involvedObject/kind").to_lowercase(), object.str_at("/involvedObject/name"));
+    let (kind, name) = (
+        object.str_at("/involvedObject/kind").to_lowercase(),
+        object.str_at("/involvedObject/name"),
+    );
     json!(if name.is_empty() { kind } else { format!("{kind}/{name}") })
 }
 
@@ -94,7 +118,11 @@ fn validate(object: &Object) -> Vec<FieldError> {
     if if about.is_empty() { home.is_empty() || home == "default" } else { about == home } {
         return Vec::new();
     }
-    vec![FieldError::invalid(&FieldPath::new("involvedObject").child("namespace"), about, "does not match event.namespace")]
+    vec![FieldError::invalid(
+        &FieldPath::new("involvedObject").child("namespace"),
+        about,
+        "does not match event.namespace",
+    )]
 }
 
 /// What there is to tell about an object.
@@ -120,21 +148,35 @@ const MESSAGE_MAX: usize = 1024;
 /// An event about an object. Its name follows from what it tells, so that telling the same again finds the first one,
 /// whose count and last time can then be raised.
 pub fn new_event(about: &ObjectReference, telling: Telling<'_>, now: Timestamp) -> Event {
-    let key = format!("{:?}{:?}{:?}", about.uid, about.field_path, (telling.kind, telling.reason, telling.message, telling.component));
+    let key = format!(
+        "{:?}{:?}{:?}",
+        about.uid,
+        about.field_path,
+        (telling.kind, telling.reason, telling.message, telling.component)
+    );
     let name: String = about.name.as_deref().unwrap_or_default().chars().take(NAME_MAX).collect();
     let time = Some(Time(now));
     Event {
         metadata: ObjectMeta {
             name: Some(format!("{name}.{:016x}", fnv(&key))),
             // Events about cluster-scoped objects live in the namespace default.
-            namespace: Some(about.namespace.clone().filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| "default".to_owned())),
+            namespace: Some(
+                about
+                    .namespace
+                    .clone()
+                    .filter(|namespace| !namespace.is_empty())
+                    .unwrap_or_else(|| "default".to_owned()),
+            ),
             ..ObjectMeta::default()
         },
         involved_object: about.clone(),
         type_: Some(telling.kind.to_owned()),
         reason: Some(telling.reason.to_owned()),
         message: Some(telling.message.chars().take(MESSAGE_MAX).collect()),
-        source: Some(EventSource { component: Some(telling.component.to_owned()), host: (!telling.host.is_empty()).then(|| telling.host.to_owned()) }),
+        source: Some(EventSource {
+            component: Some(telling.component.to_owned()),
+            host: (!telling.host.is_empty()).then(|| telling.host.to_owned()),
+        }),
         reporting_component: Some(telling.component.to_owned()),
         reporting_instance: Some(telling.host.to_owned()),
         count: Some(1),
@@ -146,7 +188,9 @@ pub fn new_event(about: &ObjectReference, telling: Telling<'_>, now: Timestamp) 
 
 /// FNV-1a, 64 bit.
 fn fnv(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]
@@ -155,29 +199,81 @@ mod tests {
 
     #[test]
     fn telling_the_same_twice_gives_the_same_name() {
-        let about = ObjectReference { name: Some("web".into()), namespace: Some("default".into()), uid: Some("u".into()), ..Default::default() };
-        let told = |message| new_event(&about, Telling { kind: "Normal", reason: "R", message, component: "c", host: "" }, Timestamp::UNIX_EPOCH).metadata.name;
+        let about = ObjectReference {
+            name: Some("web".into()),
+            namespace: Some("default".into()),
+            uid: Some("u".into()),
+            ..Default::default()
+        };
+        let told = |message| {
+            new_event(
+                &about,
+                Telling { kind: "Normal", reason: "R", message, component: "c", host: "" },
+                Timestamp::UNIX_EPOCH,
+            )
+            .metadata
+            .name
+        };
         assert_eq!(told("a"), told("a"));
         assert_ne!(told("a"), told("b"));
     }
 
     #[test]
     fn a_told_event_is_a_legal_event_about_its_object() {
-        let about = ObjectReference { name: Some("web-0".into()), namespace: Some("team".into()), kind: Some("Pod".into()), ..Default::default() };
-        let event = new_event(&about, Telling { kind: "Normal", reason: "Started", message: "m", component: "kubelet", host: "n" }, Timestamp::UNIX_EPOCH);
+        let about = ObjectReference {
+            name: Some("web-0".into()),
+            namespace: Some("team".into()),
+            kind: Some("Pod".into()),
+            ..Default::default()
+        };
+        let event = new_event(
+            &about,
+            Telling {
+                kind: "Normal",
+                reason: "Started",
+                message: "m",
+                component: "kubelet",
+                host: "n",
+            },
+            Timestamp::UNIX_EPOCH,
+        );
         let object = Object::new(serde_json::to_value(event).unwrap()).unwrap();
         assert_eq!(validate(&object), []);
         assert!(crate::metadata::dns_subdomain(object.name()).is_empty());
-        let cells: Vec<Value> = KIND.columns.iter().map(|column| (column.cell)(&object, Timestamp::from_second(60).unwrap())).collect();
-        assert_eq!(cells[..9], [json!("60s"), json!("Normal"), json!("Started"), json!("pod/web-0"), json!(""), json!("kubelet, n"), json!("m"), json!("60s"), json!(1)]);
+        let cells: Vec<Value> = KIND
+            .columns
+            .iter()
+            .map(|column| (column.cell)(&object, Timestamp::from_second(60).unwrap()))
+            .collect();
+        assert_eq!(
+            cells[..9],
+            [
+                json!("60s"),
+                json!("Normal"),
+                json!("Started"),
+                json!("pod/web-0"),
+                json!(""),
+                json!("kubelet, n"),
+                json!("m"),
+                json!("60s"),
+                json!(1)
+            ]
+        );
     }
 
     #[test]
     fn events_about_what_has_no_namespace_live_in_default() {
-        let event = new_event(&ObjectReference::default(), Telling { kind: "Normal", reason: "R", message: "m", component: "c", host: "" }, Timestamp::UNIX_EPOCH);
+        let event = new_event(
+            &ObjectReference::default(),
+            Telling { kind: "Normal", reason: "R", message: "m", component: "c", host: "" },
+            Timestamp::UNIX_EPOCH,
+        );
         let mut object = Object::new(serde_json::to_value(event).unwrap()).unwrap();
         assert_eq!(validate(&object), []);
         object.set("/metadata/namespace", json!("team"));
-        assert_eq!(validate(&object)[0].to_string(), "involvedObject.namespace: Invalid value: \"\": does not match event.namespace");
+        assert_eq!(
+            validate(&object)[0].to_string(),
+            "involvedObject.namespace: Invalid value: \"\": does not match event.namespace"
+        );
     }
 }

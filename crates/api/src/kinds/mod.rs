@@ -42,7 +42,9 @@ pub const KINDS: &[&Kind] = &[
 
 /// The kind of a resource.
 pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
-    KINDS.iter().copied().find(|kind| kind.names.group == group && kind.names.version == version && kind.names.plural == plural)
+    KINDS.iter().copied().find(|kind| {
+        kind.names.group == group && kind.names.version == version && kind.names.plural == plural
+    })
 }
 
 #[cfg(test)]
@@ -56,7 +58,11 @@ mod tests {
         let mut names: Vec<(&str, &str)> = Vec::new();
         for kind in KINDS {
             let singular = Some(kind.names.singular).filter(|name| *name != kind.names.plural);
-            for name in [kind.names.plural].into_iter().chain(singular).chain(kind.names.short.iter().copied()) {
+            for name in [kind.names.plural]
+                .into_iter()
+                .chain(singular)
+                .chain(kind.names.short.iter().copied())
+            {
                 assert!(!names.contains(&(kind.names.group, name)), "{name}");
                 names.push((kind.names.group, name));
             }
@@ -71,7 +77,9 @@ mod tests {
             "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1024Mi"}}});
         for kind in KINDS {
             let mut given = json!({"apiVersion": kind.names.api_version(), "kind": kind.names.kind, "metadata": {"name": "x", "namespace": "default"}});
-            if ["pods", "statefulsets", "services", "persistentvolumeclaims"].contains(&kind.names.plural) {
+            if ["pods", "statefulsets", "services", "persistentvolumeclaims"]
+                .contains(&kind.names.plural)
+            {
                 given["spec"] = spec.clone();
                 if kind.names.plural != "statefulsets" {
                     given["spec"]["selector"] = json!(null);
@@ -81,7 +89,8 @@ mod tests {
                 given["provisioner"] = json!("p");
             }
             let once = |value| {
-                let decoded = (kind.decode)(value).unwrap_or_else(|error| panic!("{}: {error}", kind.names.kind));
+                let decoded = (kind.decode)(value)
+                    .unwrap_or_else(|error| panic!("{}: {error}", kind.names.kind));
                 let mut object = Object::new(decoded.value).unwrap();
                 (kind.default)(&mut object);
                 object.into_value()
@@ -128,15 +137,33 @@ mod tests {
         let pod = json!({"containers": [{"name": "c", "image": "i", "resources": {"limits": {"cpu": "1"}}, "volumeMounts": [{"name": "v", "mountPath": "/v"}]}], "volumes": [{"name": "v"}]});
         let given = [
             ("Pod", json!({"spec": pod})),
-            ("StatefulSet", json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}})),
-            ("Service", json!({"spec": {"type": "LoadBalancer", "clusterIP": "10.0.0.1", "ports": [{"port": 80}]}})),
-            ("PersistentVolumeClaim", json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}})),
-            ("PersistentVolume", json!({"spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/x"}}})),
+            (
+                "StatefulSet",
+                json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}}),
+            ),
+            (
+                "Service",
+                json!({"spec": {"type": "LoadBalancer", "clusterIP": "10.0.0.1", "ports": [{"port": 80}]}}),
+            ),
+            (
+                "PersistentVolumeClaim",
+                json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}),
+            ),
+            (
+                "PersistentVolume",
+                json!({"spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/x"}}}),
+            ),
             ("StorageClass", json!({"provisioner": "p"})),
             ("Secret", json!({"stringData": {"a": "b"}})),
             ("ConfigMap", json!({"data": {"a": "b"}})),
-            ("Endpoints", json!({"subsets": [{"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 1}]}]})),
-            ("EndpointSlice", json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 1}]})),
+            (
+                "Endpoints",
+                json!({"subsets": [{"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 1}]}]}),
+            ),
+            (
+                "EndpointSlice",
+                json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 1}]}),
+            ),
             ("ControllerRevision", json!({"revision": 1, "data": {}})),
             ("Lease", json!({"spec": {"leaseDurationSeconds": 40}})),
             ("Event", json!({"involvedObject": {"namespace": "team"}, "reason": "R"})),
@@ -173,7 +200,10 @@ mod tests {
             "initContainers": [{"name": "i", "image": "i"}], "volumes": [{"name": "v"}, {"name": "m", "configMap": {"name": "m"}}]});
         let given = [
             (&pod::KIND, json!({"spec": pod})),
-            (&statefulset::KIND, json!({"spec": {"template": {"spec": pod}, "volumeClaimTemplates": [{"metadata": {"name": "d"}}]}})),
+            (
+                &statefulset::KIND,
+                json!({"spec": {"template": {"spec": pod}, "volumeClaimTemplates": [{"metadata": {"name": "d"}}]}}),
+            ),
             (&service::KIND, json!({"spec": {"ports": [{"port": 80}]}})),
             (&persistent_volume_claim::KIND, json!({"spec": {}})),
             (&persistent_volume::KIND, json!({"spec": {"hostPath": {"path": "/x"}}})),
@@ -183,9 +213,13 @@ mod tests {
         for (kind, value) in given {
             let mut object = Object::new(value).unwrap();
             (kind.default)(&mut object);
-            for row in kind.fields.iter().filter(|row| row.support == crate::kind::Support::StoredOnly) {
+            for row in
+                kind.fields.iter().filter(|row| row.support == crate::kind::Support::StoredOnly)
+            {
                 let found = row.path.split('.').fold(vec![object.value()], |here, name| {
-                    let elements = here.into_iter().flat_map(|value| value.as_array().map_or(vec![value], |list| list.iter().collect()));
+                    let elements = here.into_iter().flat_map(|value| {
+                        value.as_array().map_or(vec![value], |list| list.iter().collect())
+                    });
                     elements.filter_map(|value| value.get(name)).collect()
                 });
                 assert!(found.is_empty(), "{}: {} is {found:?}", kind.names.kind, row.path);
@@ -203,8 +237,17 @@ mod tests {
                 for name in row.path.split('.') {
                     let property = &document["definitions"][&here]["properties"][name];
                     assert!(!property.is_null(), "{}: {} ({name})", kind.names.kind, row.path);
-                    let reference = [&property["$ref"], &property["items"]["$ref"], &property["allOf"][0]["$ref"]];
-                    here = reference.into_iter().find_map(|r| r.as_str()).and_then(|r| r.rsplit('/').next()).unwrap_or_default().to_owned();
+                    let reference = [
+                        &property["$ref"],
+                        &property["items"]["$ref"],
+                        &property["allOf"][0]["$ref"],
+                    ];
+                    here = reference
+                        .into_iter()
+                        .find_map(|r| r.as_str())
+                        .and_then(|r| r.rsplit('/').next())
+                        .unwrap_or_default()
+                        .to_owned();
                 }
             }
         }

@@ -8,7 +8,15 @@ use serde_json::json;
 
 /// The kind.
 pub const KIND: Kind = Kind {
-    names: Names { group: "", version: "v1", kind: "Namespace", plural: "namespaces", singular: "namespace", short: &["ns"], categories: &[] },
+    names: Names {
+        group: "",
+        version: "v1",
+        kind: "Namespace",
+        plural: "namespaces",
+        singular: "namespace",
+        short: &["ns"],
+        categories: &[],
+    },
     scope: Scope::Cluster,
     subresources: &[Subresource::Status, Subresource::Finalize],
     verbs: &["create", "delete", "get", "list", "patch", "update", "watch"],
@@ -16,9 +24,17 @@ pub const KIND: Kind = Kind {
     decode: crate::decode::typed::<k8s_openapi::api::core::v1::Namespace>,
     default,
     prepare: Prepare { create, update, update_status: update_status_only },
-    validate: Validate { name: crate::metadata::dns_label, create: fine, update: fine_update, update_status: validate_status },
+    validate: Validate {
+        name: crate::metadata::dns_label,
+        create: fine,
+        update: fine_update,
+        update_status: validate_status,
+    },
     columns: &[NAME, column("Status", 0, |object, _| json!(object.str_at("/status/phase"))), AGE],
-    selectable_fields: &[SelectableField { name: "status.phase", value: |object| object.str_at("/status/phase").to_owned() }],
+    selectable_fields: &[SelectableField {
+        name: "status.phase",
+        value: |object| object.str_at("/status/phase").to_owned(),
+    }],
     fields: &[],
     definition: "io.k8s.api.core.v1.Namespace",
     schema: |generator| drop(generator.subschema_for::<k8s_openapi::api::core::v1::Namespace>()),
@@ -48,8 +64,16 @@ fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
     // As upstream, in capitals.
     let path = FieldPath::new("status").child("Phase");
     match (old.is_terminating(), new.str_at("/status/phase")) {
-        (false, phase) if phase != "Active" => vec![FieldError::invalid(&path, phase, "may only be 'Active' if `deletionTimestamp` is empty")],
-        (true, phase) if phase != "Terminating" => vec![FieldError::invalid(&path, phase, "may only be 'Terminating' if `deletionTimestamp` is not empty")],
+        (false, phase) if phase != "Active" => vec![FieldError::invalid(
+            &path,
+            phase,
+            "may only be 'Active' if `deletionTimestamp` is empty",
+        )],
+        (true, phase) if phase != "Terminating" => vec![FieldError::invalid(
+            &path,
+            phase,
+            "may only be 'Terminating' if `deletionTimestamp` is not empty",
+        )],
         _ => Vec::new(),
     }
 }
@@ -71,9 +95,12 @@ mod tests {
         let mut object = Object::new(json!({"metadata": {"name": "team"}})).unwrap();
         default(&mut object);
         create(&mut object);
-        assert_eq!(object.value(), &json!({
-            "metadata": {"name": "team", "labels": {"kubernetes.io/metadata.name": "team"}}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}
-        }));
+        assert_eq!(
+            object.value(),
+            &json!({
+                "metadata": {"name": "team", "labels": {"kubernetes.io/metadata.name": "team"}}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}
+            })
+        );
     }
 
     #[test]
@@ -85,7 +112,17 @@ mod tests {
             }
             object
         };
-        let refused = |phase: &str, terminating: bool| validate_status(&namespace(phase, terminating), &namespace("", terminating)).len();
-        assert_eq!((refused("Active", false), refused("Terminating", true), refused("Terminating", false), refused("Active", true)), (0, 0, 1, 1));
+        let refused = |phase: &str, terminating: bool| {
+            validate_status(&namespace(phase, terminating), &namespace("", terminating)).len()
+        };
+        assert_eq!(
+            (
+                refused("Active", false),
+                refused("Terminating", true),
+                refused("Terminating", false),
+                refused("Active", true)
+            ),
+            (0, 0, 1, 1)
+        );
     }
 }

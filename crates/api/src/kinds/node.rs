@@ -1,6 +1,8 @@
 //! Node. As upstream: `pkg/registry/core/node`, `pkg/printers/internalversion`.
 
-use super::parts::{AGE, ALL, NAME, column, keep_status, nothing, or_none, text, update_status_only};
+use super::parts::{
+    AGE, ALL, NAME, column, keep_status, nothing, or_none, text, update_status_only,
+};
 use crate::field_path::{FieldError, FieldPath};
 use crate::kind::{Kind, Names, Prepare, Scope, SelectableField, Subresource, Validate};
 use crate::object::Object;
@@ -8,7 +10,15 @@ use serde_json::{Value, json};
 
 /// The kind.
 pub const KIND: Kind = Kind {
-    names: Names { group: "", version: "v1", kind: "Node", plural: "nodes", singular: "node", short: &["no"], categories: &[] },
+    names: Names {
+        group: "",
+        version: "v1",
+        kind: "Node",
+        plural: "nodes",
+        singular: "node",
+        short: &["no"],
+        categories: &[],
+    },
     scope: Scope::Cluster,
     subresources: &[Subresource::Status],
     verbs: ALL,
@@ -17,7 +27,12 @@ pub const KIND: Kind = Kind {
     default,
     // A node agent registers with its status.
     prepare: Prepare { create: nothing, update: keep_status, update_status: update_status_only },
-    validate: Validate { name: crate::metadata::dns_subdomain, create: taints, update, update_status: |_, _| Vec::new() },
+    validate: Validate {
+        name: crate::metadata::dns_subdomain,
+        create: taints,
+        update,
+        update_status: |_, _| Vec::new(),
+    },
     columns: &[
         NAME,
         column("Status", 0, |object, _| status(object)),
@@ -27,17 +42,26 @@ pub const KIND: Kind = Kind {
         column("Internal-IP", 1, |object, _| address(object, "InternalIP")),
         column("External-IP", 1, |object, _| address(object, "ExternalIP")),
         column("OS-Image", 1, |object, _| or_unknown(object.str_at("/status/nodeInfo/osImage"))),
-        column("Kernel-Version", 1, |object, _| or_unknown(object.str_at("/status/nodeInfo/kernelVersion"))),
-        column("Container-Runtime", 1, |object, _| or_unknown(object.str_at("/status/nodeInfo/containerRuntimeVersion"))),
+        column("Kernel-Version", 1, |object, _| {
+            or_unknown(object.str_at("/status/nodeInfo/kernelVersion"))
+        }),
+        column("Container-Runtime", 1, |object, _| {
+            or_unknown(object.str_at("/status/nodeInfo/containerRuntimeVersion"))
+        }),
     ],
-    selectable_fields: &[SelectableField { name: "spec.unschedulable", value: |object| (object.at("/spec/unschedulable") == Some(&json!(true))).to_string() }],
+    selectable_fields: &[SelectableField {
+        name: "spec.unschedulable",
+        value: |object| (object.at("/spec/unschedulable") == Some(&json!(true))).to_string(),
+    }],
     fields: &[],
     definition: "io.k8s.api.core.v1.Node",
     schema: |generator| drop(generator.subschema_for::<k8s_openapi::api::core::v1::Node>()),
 };
 
 fn default(object: &mut Object) {
-    if let (None, Some(capacity)) = (object.at("/status/allocatable"), object.at("/status/capacity").cloned()) {
+    if let (None, Some(capacity)) =
+        (object.at("/status/allocatable"), object.at("/status/capacity").cloned())
+    {
         object.set("/status/allocatable", capacity);
     }
 }
@@ -47,7 +71,10 @@ fn or_unknown(words: &str) -> Value {
 }
 
 fn status(object: &Object) -> Value {
-    let ready = object.list_at("/status/conditions").iter().find(|condition| text(condition, "type") == "Ready");
+    let ready = object
+        .list_at("/status/conditions")
+        .iter()
+        .find(|condition| text(condition, "type") == "Ready");
     let mut words = vec![match ready.map(|condition| text(condition, "status")) {
         Some("True") => "Ready",
         Some(_) => "NotReady",
@@ -61,17 +88,20 @@ fn status(object: &Object) -> Value {
 
 fn roles(object: &Object) -> Value {
     let labels = object.at("/metadata/labels").and_then(Value::as_object);
-    let role = |(key, value): (&'_ String, &Value)| match key.strip_prefix("node-role.kubernetes.io/") {
-        Some(role) => Some(role.to_owned()),
-        None => value.as_str().filter(|_| key == "kubernetes.io/role").map(str::to_owned),
-    };
-    let roles: std::collections::BTreeSet<String> = labels.into_iter().flatten().filter_map(role).filter(|role| !role.is_empty()).collect();
+    let role =
+        |(key, value): (&'_ String, &Value)| match key.strip_prefix("node-role.kubernetes.io/") {
+            Some(role) => Some(role.to_owned()),
+            None => value.as_str().filter(|_| key == "kubernetes.io/role").map(str::to_owned),
+        };
+    let roles: std::collections::BTreeSet<String> =
+        labels.into_iter().flatten().filter_map(role).filter(|role| !role.is_empty()).collect();
     let roles: Vec<String> = roles.into_iter().collect();
     or_none(&roles.join(","))
 }
 
 fn address(object: &Object, kind: &str) -> Value {
-    let found = object.list_at("/status/addresses").iter().find(|address| text(address, "type") == kind);
+    let found =
+        object.list_at("/status/addresses").iter().find(|address| text(address, "type") == kind);
     or_none(found.map_or("", |address| text(address, "address")))
 }
 
@@ -80,9 +110,18 @@ fn taints(object: &Object) -> Vec<FieldError> {
     let (mut errors, mut seen) = (Vec::new(), Vec::new());
     for (index, taint) in object.list_at("/spec/taints").iter().enumerate() {
         let path = path.index(index);
-        let (key, value, effect) = (text(taint, "key"), text(taint, "value"), text(taint, "effect"));
-        errors.extend(crate::metadata::qualified_name(key).iter().map(|error| FieldError::invalid(&path.child("key"), key, error)));
-        errors.extend(crate::metadata::label_value(value).iter().map(|error| FieldError::invalid(&path.child("value"), value, error)));
+        let (key, value, effect) =
+            (text(taint, "key"), text(taint, "value"), text(taint, "effect"));
+        errors.extend(
+            crate::metadata::qualified_name(key)
+                .iter()
+                .map(|error| FieldError::invalid(&path.child("key"), key, error)),
+        );
+        errors.extend(
+            crate::metadata::label_value(value)
+                .iter()
+                .map(|error| FieldError::invalid(&path.child("value"), value, error)),
+        );
         let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
         if effect.is_empty() {
             errors.push(FieldError::required(&path.child("effect"), ""));
@@ -106,10 +145,16 @@ fn update(new: &Object, old: &Object) -> Vec<FieldError> {
         old.at(&pointer).is_some() && new.at(&pointer) != old.at(&pointer)
     };
     if changed("podCIDRs") {
-        errors.push(FieldError::forbidden(&spec.child("podCIDRs"), "node updates may not change podCIDR except from \"\" to valid"));
+        errors.push(FieldError::forbidden(
+            &spec.child("podCIDRs"),
+            "node updates may not change podCIDR except from \"\" to valid",
+        ));
     }
     if changed("providerID") {
-        errors.push(FieldError::forbidden(&spec.child("providerID"), "node updates may not change providerID except from \"\" to valid"));
+        errors.push(FieldError::forbidden(
+            &spec.child("providerID"),
+            "node updates may not change providerID except from \"\" to valid",
+        ));
     }
     errors
 }
@@ -132,9 +177,28 @@ mod tests {
 
     #[test]
     fn a_taint_has_an_effect_and_stands_once() {
-        let node = |taints: Value| super::taints(&Object::new(json!({"spec": {"taints": taints}})).unwrap()).iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        assert_eq!(node(json!([{"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoExecute"}])), "");
-        assert_eq!(node(json!([{"key": "a", "effect": "Maybe"}])), "spec.taints[0].effect: Unsupported value: \"Maybe\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\"");
-        assert!(node(json!([{"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoSchedule"}])).starts_with("spec.taints[1]: Duplicate value"));
+        let node = |taints: Value| {
+            super::taints(&Object::new(json!({"spec": {"taints": taints}})).unwrap())
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; ")
+        };
+        assert_eq!(
+            node(
+                json!([{"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoExecute"}])
+            ),
+            ""
+        );
+        assert_eq!(
+            node(json!([{"key": "a", "effect": "Maybe"}])),
+            "spec.taints[0].effect: Unsupported value: \"Maybe\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\""
+        );
+        assert!(
+            node(
+                json!([{"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoSchedule"}])
+            )
+            .starts_with("spec.taints[1]: Duplicate value")
+        );
     }
 }

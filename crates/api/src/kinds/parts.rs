@@ -7,15 +7,32 @@ use crate::table;
 use serde_json::{Value, json};
 
 /// All verbs.
-pub(super) const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+pub(super) const ALL: &[&str] =
+    &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
-pub(super) const NAME: Column =
-    Column { name: "Name", kind: "string", format: "name", priority: 0, description: "Name of the object.", cell: |object, _| json!(object.name()) };
+pub(super) const NAME: Column = Column {
+    name: "Name",
+    kind: "string",
+    format: "name",
+    priority: 0,
+    description: "Name of the object.",
+    cell: |object, _| json!(object.name()),
+};
 
-pub(super) const AGE: Column =
-    Column { name: "Age", kind: "string", format: "", priority: 0, description: "Time since the object was made.", cell: |object, now| json!(table::age(object, now)) };
+pub(super) const AGE: Column = Column {
+    name: "Age",
+    kind: "string",
+    format: "",
+    priority: 0,
+    description: "Time since the object was made.",
+    cell: |object, now| json!(table::age(object, now)),
+};
 
-pub(super) const fn column(name: &'static str, priority: i32, cell: fn(&Object, jiff::Timestamp) -> Value) -> Column {
+pub(super) const fn column(
+    name: &'static str,
+    priority: i32,
+    cell: fn(&Object, jiff::Timestamp) -> Value,
+) -> Column {
     Column { name, kind: "string", format: "", priority, description: name, cell }
 }
 
@@ -39,10 +56,12 @@ pub(super) fn fine_update(_: &Object, _: &Object) -> Vec<FieldError> {
 }
 
 /// For kinds without spec and status.
-pub(super) const PREPARE_PLAIN: Prepare = Prepare { create: nothing, update: keep, update_status: keep };
+pub(super) const PREPARE_PLAIN: Prepare =
+    Prepare { create: nothing, update: keep, update_status: keep };
 
 /// For kinds with spec and status whose generation counts changes of the spec.
-pub(super) const PREPARE_SPEC: Prepare = Prepare { create: create_spec, update: update_spec, update_status: update_status_only };
+pub(super) const PREPARE_SPEC: Prepare =
+    Prepare { create: create_spec, update: update_spec, update_status: update_status_only };
 
 fn create_spec(object: &mut Object) {
     object.remove("/status");
@@ -86,7 +105,8 @@ pub(super) fn update_status_only(new: &mut Object, old: &Object) {
 
 /// Puts `value` where nothing stands.
 pub(super) fn default_at(value: &mut Value, field: &str, default: Value) {
-    if let Some(map) = value.as_object_mut().filter(|map| map.get(field).is_none_or(Value::is_null)) {
+    if let Some(map) = value.as_object_mut().filter(|map| map.get(field).is_none_or(Value::is_null))
+    {
         map.insert(field.to_owned(), default);
     }
 }
@@ -111,4 +131,3 @@ pub(super) fn list<'a>(value: &'a Value, field: &str) -> &'a [Value] {
 pub(super) fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value.get(field).and_then(Value::as_str).unwrap_or("")
 }
-

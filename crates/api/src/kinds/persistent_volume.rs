@@ -1,17 +1,27 @@
 //! PersistentVolume. As upstream: `pkg/apis/core/v1/defaults.go`, `pkg/apis/core/validation`.
 
-use super::parts::{AGE, ALL, NAME, child, column, default_at, keep_status, or_unset, text, update_status_only};
-use super::pod::{validate_host_path, validate_node_selector};
+use super::parts::{
+    AGE, ALL, NAME, child, column, default_at, keep_status, or_unset, text, update_status_only,
+};
 use super::persistent_volume_claim::{access_modes, short_modes};
+use super::pod::{validate_host_path, validate_node_selector};
 use crate::field_path::{FieldError, FieldPath};
-use crate::kind::{Kind, Names, Prepare, Scope, Subresource, Support, FieldSupport, Validate};
+use crate::kind::{FieldSupport, Kind, Names, Prepare, Scope, Subresource, Support, Validate};
 use crate::object::Object;
 use crate::quantity::Quantity;
 use serde_json::{Value, json};
 
 /// The kind.
 pub const KIND: Kind = Kind {
-    names: Names { group: "", version: "v1", kind: "PersistentVolume", plural: "persistentvolumes", singular: "persistentvolume", short: &["pv"], categories: &[] },
+    names: Names {
+        group: "",
+        version: "v1",
+        kind: "PersistentVolume",
+        plural: "persistentvolumes",
+        singular: "persistentvolume",
+        short: &["pv"],
+        categories: &[],
+    },
     scope: Scope::Cluster,
     subresources: &[Subresource::Status],
     verbs: ALL,
@@ -19,47 +29,154 @@ pub const KIND: Kind = Kind {
     decode: crate::decode::typed::<k8s_openapi::api::core::v1::PersistentVolume>,
     default,
     prepare: Prepare { create, update: keep_status, update_status: update_status_only },
-    validate: Validate { name: crate::metadata::dns_subdomain, create: validate, update, update_status: |_, _| Vec::new() },
+    validate: Validate {
+        name: crate::metadata::dns_subdomain,
+        create: validate,
+        update,
+        update_status: |_, _| Vec::new(),
+    },
     columns: &[
         NAME,
         column("Capacity", 0, |object, _| json!(object.str_at("/spec/capacity/storage"))),
-        column("Access Modes", 0, |object, _| json!(short_modes(object.list_at("/spec/accessModes")))),
-        column("Reclaim Policy", 0, |object, _| json!(object.str_at("/spec/persistentVolumeReclaimPolicy"))),
-        column("Status", 0, |object, _| json!(if object.is_terminating() { "Terminating" } else { object.str_at("/status/phase") })),
+        column("Access Modes", 0, |object, _| {
+            json!(short_modes(object.list_at("/spec/accessModes")))
+        }),
+        column("Reclaim Policy", 0, |object, _| {
+            json!(object.str_at("/spec/persistentVolumeReclaimPolicy"))
+        }),
+        column("Status", 0, |object, _| {
+            json!(if object.is_terminating() {
+                "Terminating"
+            } else {
+                object.str_at("/status/phase")
+            })
+        }),
         column("Claim", 0, |object, _| claim(object)),
         column("StorageClass", 0, |object, _| json!(object.str_at("/spec/storageClassName"))),
-        column("VolumeAttributesClass", 0, |object, _| or_unset(object.str_at("/spec/volumeAttributesClassName"))),
+        column("VolumeAttributesClass", 0, |object, _| {
+            or_unset(object.str_at("/spec/volumeAttributesClassName"))
+        }),
         column("Reason", 0, |object, _| json!(object.str_at("/status/reason"))),
         AGE,
         column("VolumeMode", 1, |object, _| or_unset(object.str_at("/spec/volumeMode"))),
     ],
     selectable_fields: &[],
     fields: &[
-        FieldSupport { path: "spec.awsElasticBlockStore", support: Support::StoredOnly, why: "no driver for this type of volume yet" },
-        FieldSupport { path: "spec.azureDisk", support: Support::StoredOnly, why: "no driver for this type of volume yet" },
-        FieldSupport { path: "spec.azureFile", support: Support::StoredOnly, why: "no driver for this type of volume yet" },
-        FieldSupport { path: "spec.cephfs", support: Support::StoredOnly, why: "no driver for this type of volume yet" },
-        FieldSupport { path: "spec.cinder", support: Support::StoredOnly, why: "no driver for this type of volume yet" },
-        FieldSupport { path: "spec.csi", support: Support::StoredOnly, why: "no driver for this type of volume yet" },
-        FieldSupport { path: "spec.fc", support: Support::StoredOnly, why: "no driver for this type of volume yet" },
-        FieldSupport { path: "spec.flexVolume", support: Support::StoredOnly, why: "no driver for this type of volume yet" },
-        FieldSupport { path: "spec.flocker", support: Support::StoredOnly, why: "no driver for this type of volume yet" },
-        FieldSupport { path: "spec.gcePersistentDisk", support: Support::StoredOnly, why: "no driver for this type of volume yet" },
-        FieldSupport { path: "spec.glusterfs", support: Support::StoredOnly, why: "no driver for this type of volume yet" },
-        FieldSupport { path: "spec.iscsi", support: Support::StoredOnly, why: "no driver for this type of volume yet" },
-        FieldSupport { path: "spec.nfs", support: Support::StoredOnly, why: "no driver for this type of volume yet" },
-        FieldSupport { path: "spec.photonPersistentDisk", support: Support::StoredOnly, why: "no driver for this type of volume yet" },
-        FieldSupport { path: "spec.portworxVolume", support: Support::StoredOnly, why: "no driver for this type of volume yet" },
-        FieldSupport { path: "spec.quobyte", support: Support::StoredOnly, why: "no driver for this type of volume yet" },
-        FieldSupport { path: "spec.rbd", support: Support::StoredOnly, why: "no driver for this type of volume yet" },
-        FieldSupport { path: "spec.scaleIO", support: Support::StoredOnly, why: "no driver for this type of volume yet" },
-        FieldSupport { path: "spec.storageos", support: Support::StoredOnly, why: "no driver for this type of volume yet" },
-        FieldSupport { path: "spec.vsphereVolume", support: Support::StoredOnly, why: "no driver for this type of volume yet" },
-        FieldSupport { path: "spec.mountOptions", support: Support::StoredOnly, why: "directories are bind-mounted" },
-        FieldSupport { path: "spec.volumeAttributesClassName", support: Support::StoredOnly, why: "no driver has attributes" },
+        FieldSupport {
+            path: "spec.awsElasticBlockStore",
+            support: Support::StoredOnly,
+            why: "no driver for this type of volume yet",
+        },
+        FieldSupport {
+            path: "spec.azureDisk",
+            support: Support::StoredOnly,
+            why: "no driver for this type of volume yet",
+        },
+        FieldSupport {
+            path: "spec.azureFile",
+            support: Support::StoredOnly,
+            why: "no driver for this type of volume yet",
+        },
+        FieldSupport {
+            path: "spec.cephfs",
+            support: Support::StoredOnly,
+            why: "no driver for this type of volume yet",
+        },
+        FieldSupport {
+            path: "spec.cinder",
+            support: Support::StoredOnly,
+            why: "no driver for this type of volume yet",
+        },
+        FieldSupport {
+            path: "spec.csi",
+            support: Support::StoredOnly,
+            why: "no driver for this type of volume yet",
+        },
+        FieldSupport {
+            path: "spec.fc",
+            support: Support::StoredOnly,
+            why: "no driver for this type of volume yet",
+        },
+        FieldSupport {
+            path: "spec.flexVolume",
+            support: Support::StoredOnly,
+            why: "no driver for this type of volume yet",
+        },
+        FieldSupport {
+            path: "spec.flocker",
+            support: Support::StoredOnly,
+            why: "no driver for this type of volume yet",
+        },
+        FieldSupport {
+            path: "spec.gcePersistentDisk",
+            support: Support::StoredOnly,
+            why: "no driver for this type of volume yet",
+        },
+        FieldSupport {
+            path: "spec.glusterfs",
+            support: Support::StoredOnly,
+            why: "no driver for this type of volume yet",
+        },
+        FieldSupport {
+            path: "spec.iscsi",
+            support: Support::StoredOnly,
+            why: "no driver for this type of volume yet",
+        },
+        FieldSupport {
+            path: "spec.nfs",
+            support: Support::StoredOnly,
+            why: "no driver for this type of volume yet",
+        },
+        FieldSupport {
+            path: "spec.photonPersistentDisk",
+            support: Support::StoredOnly,
+            why: "no driver for this type of volume yet",
+        },
+        FieldSupport {
+            path: "spec.portworxVolume",
+            support: Support::StoredOnly,
+            why: "no driver for this type of volume yet",
+        },
+        FieldSupport {
+            path: "spec.quobyte",
+            support: Support::StoredOnly,
+            why: "no driver for this type of volume yet",
+        },
+        FieldSupport {
+            path: "spec.rbd",
+            support: Support::StoredOnly,
+            why: "no driver for this type of volume yet",
+        },
+        FieldSupport {
+            path: "spec.scaleIO",
+            support: Support::StoredOnly,
+            why: "no driver for this type of volume yet",
+        },
+        FieldSupport {
+            path: "spec.storageos",
+            support: Support::StoredOnly,
+            why: "no driver for this type of volume yet",
+        },
+        FieldSupport {
+            path: "spec.vsphereVolume",
+            support: Support::StoredOnly,
+            why: "no driver for this type of volume yet",
+        },
+        FieldSupport {
+            path: "spec.mountOptions",
+            support: Support::StoredOnly,
+            why: "directories are bind-mounted",
+        },
+        FieldSupport {
+            path: "spec.volumeAttributesClassName",
+            support: Support::StoredOnly,
+            why: "no driver has attributes",
+        },
     ],
     definition: "io.k8s.api.core.v1.PersistentVolume",
-    schema: |generator| drop(generator.subschema_for::<k8s_openapi::api::core::v1::PersistentVolume>()),
+    schema: |generator| {
+        drop(generator.subschema_for::<k8s_openapi::api::core::v1::PersistentVolume>())
+    },
 };
 
 fn default(object: &mut Object) {
@@ -86,7 +203,8 @@ pub(super) fn add_finalizer(object: &mut Object, name: &str) {
 }
 
 fn claim(object: &Object) -> Value {
-    let (namespace, name) = (object.str_at("/spec/claimRef/namespace"), object.str_at("/spec/claimRef/name"));
+    let (namespace, name) =
+        (object.str_at("/spec/claimRef/namespace"), object.str_at("/spec/claimRef/name"));
     json!(if name.is_empty() { String::new() } else { format!("{namespace}/{name}") })
 }
 
@@ -123,21 +241,40 @@ fn validate(object: &Object) -> Vec<FieldError> {
     let policies = ["Delete", "Recycle", "Retain"];
     let policy = object.str_at("/spec/persistentVolumeReclaimPolicy");
     if !policies.contains(&policy) {
-        errors.push(FieldError::not_supported(&spec.child("persistentVolumeReclaimPolicy"), policy, &policies));
+        errors.push(FieldError::not_supported(
+            &spec.child("persistentVolumeReclaimPolicy"),
+            policy,
+            &policies,
+        ));
     }
     let modes = ["Block", "Filesystem"];
     if !modes.contains(&object.str_at("/spec/volumeMode")) {
-        errors.push(FieldError::not_supported(&spec.child("volumeMode"), object.str_at("/spec/volumeMode"), &modes));
+        errors.push(FieldError::not_supported(
+            &spec.child("volumeMode"),
+            object.str_at("/spec/volumeMode"),
+            &modes,
+        ));
     }
     let class = object.str_at("/spec/storageClassName");
     if !class.is_empty() {
-        errors.extend(crate::metadata::dns_subdomain(class).iter().map(|error| FieldError::invalid(&spec.child("storageClassName"), class, error)));
+        errors.extend(
+            crate::metadata::dns_subdomain(class)
+                .iter()
+                .map(|error| FieldError::invalid(&spec.child("storageClassName"), class, error)),
+        );
     }
     validate_source(object, &spec, &mut errors);
     if let Some(required) = object.at("/spec/nodeAffinity/required") {
-        validate_node_selector(required, &spec.child("nodeAffinity").child("required"), &mut errors);
+        validate_node_selector(
+            required,
+            &spec.child("nodeAffinity").child("required"),
+            &mut errors,
+        );
     } else if object.at("/spec/nodeAffinity").is_some() {
-        errors.push(FieldError::required(&spec.child("nodeAffinity").child("required"), "must specify required node constraints"));
+        errors.push(FieldError::required(
+            &spec.child("nodeAffinity").child("required"),
+            "must specify required node constraints",
+        ));
     }
     errors
 }
@@ -146,7 +283,9 @@ fn validate_capacity(object: &Object, path: &FieldPath, errors: &mut Vec<FieldEr
     let capacity = object.at("/spec/capacity").and_then(Value::as_object);
     if capacity.is_none_or(serde_json::Map::is_empty) {
         errors.push(FieldError::required(path, ""));
-    } else if capacity.is_some_and(|capacity| capacity.len() > 1 || !capacity.contains_key("storage")) {
+    } else if capacity
+        .is_some_and(|capacity| capacity.len() > 1 || !capacity.contains_key("storage"))
+    {
         errors.push(FieldError::not_supported(path, capacity, &["storage"]));
     }
     let amount = object.str_at("/spec/capacity/storage");
@@ -156,17 +295,28 @@ fn validate_capacity(object: &Object, path: &FieldPath, errors: &mut Vec<FieldEr
 }
 
 fn validate_source(object: &Object, spec: &FieldPath, errors: &mut Vec<FieldError>) {
-    let given: Vec<&str> = SOURCES.into_iter().filter(|source| object.at(&format!("/spec/{source}")).is_some()).collect();
+    let given: Vec<&str> = SOURCES
+        .into_iter()
+        .filter(|source| object.at(&format!("/spec/{source}")).is_some())
+        .collect();
     if given.is_empty() {
         errors.push(FieldError::required(spec, "must specify a volume type"));
     }
     for source in given.iter().skip(1) {
-        errors.push(FieldError::forbidden(&spec.child(source), "may not specify more than 1 volume type"));
+        errors.push(FieldError::forbidden(
+            &spec.child(source),
+            "may not specify more than 1 volume type",
+        ));
     }
     if let Some(source) = object.at("/spec/hostPath") {
         validate_host_path(source, &spec.child("hostPath"), errors);
-        if object.str_at("/spec/hostPath/path") == "/" && object.str_at("/spec/persistentVolumeReclaimPolicy") == "Recycle" {
-            errors.push(FieldError::forbidden(&spec.child("persistentVolumeReclaimPolicy"), "may not be 'recycle' for a hostPath mount of '/'"));
+        if object.str_at("/spec/hostPath/path") == "/"
+            && object.str_at("/spec/persistentVolumeReclaimPolicy") == "Recycle"
+        {
+            errors.push(FieldError::forbidden(
+                &spec.child("persistentVolumeReclaimPolicy"),
+                "may not be 'recycle' for a hostPath mount of '/'",
+            ));
         }
     }
     if let Some(source) = object.at("/spec/local") {
@@ -177,7 +327,10 @@ fn validate_source(object: &Object, spec: &FieldPath, errors: &mut Vec<FieldErro
             errors.push(FieldError::invalid(&at, path, "must not contain '..'"));
         }
         if object.at("/spec/nodeAffinity").is_none() {
-            errors.push(FieldError::required(&spec.child("nodeAffinity"), "Local volume requires node affinity"));
+            errors.push(FieldError::required(
+                &spec.child("nodeAffinity"),
+                "Local volume requires node affinity",
+            ));
         }
     }
 }
@@ -190,13 +343,24 @@ fn update(new: &Object, old: &Object) -> Vec<FieldError> {
         new.at(&pointer) != old.at(&pointer)
     };
     if SOURCES.iter().any(|source| changed(source)) {
-        errors.push(FieldError::forbidden(&spec.child("persistentvolumesource"), "spec.persistentvolumesource is immutable after creation"));
+        errors.push(FieldError::forbidden(
+            &spec.child("persistentvolumesource"),
+            "spec.persistentvolumesource is immutable after creation",
+        ));
     }
     if changed("volumeMode") {
-        errors.push(FieldError::invalid(&spec.child("volumeMode"), new.at("/spec/volumeMode"), "field is immutable"));
+        errors.push(FieldError::invalid(
+            &spec.child("volumeMode"),
+            new.at("/spec/volumeMode"),
+            "field is immutable",
+        ));
     }
     if old.at("/spec/nodeAffinity").is_some() && changed("nodeAffinity") {
-        errors.push(FieldError::invalid(&spec.child("nodeAffinity"), new.at("/spec/nodeAffinity"), "field is immutable, except for updating from beta label to GA"));
+        errors.push(FieldError::invalid(
+            &spec.child("nodeAffinity"),
+            new.at("/spec/nodeAffinity"),
+            "field is immutable, except for updating from beta label to GA",
+        ));
     }
     errors
 }
@@ -219,9 +383,18 @@ mod tests {
     #[test]
     fn a_volume_says_where_it_is_and_how_much() {
         assert_eq!(said(&validate(&volume(|_| {}))), "");
-        assert_eq!(said(&validate(&volume(|volume| drop(volume.remove("/spec/hostPath"))))), "spec: Required value: must specify a volume type");
-        assert_eq!(said(&validate(&volume(|volume| volume.set("/spec/hostPath/path", json!("/a/../b"))))), "spec.hostPath.path: Invalid value: \"/a/../b\": must not contain '..'");
-        assert_eq!(said(&validate(&volume(|volume| volume.set("/spec/capacity", json!({}))))), "spec.capacity: Required value");
+        assert_eq!(
+            said(&validate(&volume(|volume| drop(volume.remove("/spec/hostPath"))))),
+            "spec: Required value: must specify a volume type"
+        );
+        assert_eq!(
+            said(&validate(&volume(|volume| volume.set("/spec/hostPath/path", json!("/a/../b"))))),
+            "spec.hostPath.path: Invalid value: \"/a/../b\": must not contain '..'"
+        );
+        assert_eq!(
+            said(&validate(&volume(|volume| volume.set("/spec/capacity", json!({}))))),
+            "spec.capacity: Required value"
+        );
         assert_eq!(
             said(&validate(&volume(|volume| volume.set("/spec/local", json!({"path": "/x"}))))),
             "spec.local: Forbidden: may not specify more than 1 volume type; spec.nodeAffinity: Required value: Local volume requires node affinity"
@@ -230,9 +403,18 @@ mod tests {
 
     #[test]
     fn where_a_volume_is_stays_and_who_has_it_does_not() {
-        assert_eq!(said(&update(&volume(|volume| volume.set("/spec/claimRef", json!({"name": "c"}))), &volume(|_| {}))), "");
         assert_eq!(
-            said(&update(&volume(|volume| volume.set("/spec/hostPath/path", json!("/other"))), &volume(|_| {}))),
+            said(&update(
+                &volume(|volume| volume.set("/spec/claimRef", json!({"name": "c"}))),
+                &volume(|_| {})
+            )),
+            ""
+        );
+        assert_eq!(
+            said(&update(
+                &volume(|volume| volume.set("/spec/hostPath/path", json!("/other"))),
+                &volume(|_| {})
+            )),
             "spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation"
         );
     }
@@ -243,6 +425,9 @@ mod tests {
             create(volume);
             create(volume);
         });
-        assert_eq!((object.finalizers(), object.str_at("/status/phase")), (vec!["kubernetes.io/pv-protection"], "Pending"));
+        assert_eq!(
+            (object.finalizers(), object.str_at("/status/phase")),
+            (vec!["kubernetes.io/pv-protection"], "Pending")
+        );
     }
 }

@@ -1,6 +1,9 @@
 //! PersistentVolumeClaim. As upstream: `pkg/apis/core/v1/defaults.go`, `pkg/apis/core/validation`.
 
-use super::parts::{AGE, ALL, NAME, child, column, default_at, keep_status, list, or_unset, text, update_status_only};
+use super::parts::{
+    AGE, ALL, NAME, child, column, default_at, keep_status, list, or_unset, text,
+    update_status_only,
+};
 use super::persistent_volume::add_finalizer;
 use crate::field_path::{FieldError, FieldPath};
 use crate::kind::{FieldSupport, Kind, Names, Prepare, Scope, Subresource, Support, Validate};
@@ -9,12 +12,24 @@ use crate::quantity::Quantity;
 use serde_json::{Value, json};
 
 /// Modes of access and how tables shorten them.
-const ACCESS_MODES: [(&str, &str); 4] =
-    [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
+const ACCESS_MODES: [(&str, &str); 4] = [
+    ("ReadWriteOnce", "RWO"),
+    ("ReadOnlyMany", "ROX"),
+    ("ReadWriteMany", "RWX"),
+    ("ReadWriteOncePod", "RWOP"),
+];
 
 /// The kind.
 pub const KIND: Kind = Kind {
-    names: Names { group: "", version: "v1", kind: "PersistentVolumeClaim", plural: "persistentvolumeclaims", singular: "persistentvolumeclaim", short: &["pvc"], categories: &[] },
+    names: Names {
+        group: "",
+        version: "v1",
+        kind: "PersistentVolumeClaim",
+        plural: "persistentvolumeclaims",
+        singular: "persistentvolumeclaim",
+        short: &["pvc"],
+        categories: &[],
+    },
     scope: Scope::Namespaced,
     subresources: &[Subresource::Status],
     verbs: ALL,
@@ -22,26 +37,65 @@ pub const KIND: Kind = Kind {
     decode: crate::decode::typed::<k8s_openapi::api::core::v1::PersistentVolumeClaim>,
     default: |object| default_claim(object.value_mut()),
     prepare: Prepare { create, update: keep_status, update_status: update_status_only },
-    validate: Validate { name: crate::metadata::dns_subdomain, create: validate, update, update_status: |_, _| Vec::new() },
+    validate: Validate {
+        name: crate::metadata::dns_subdomain,
+        create: validate,
+        update,
+        update_status: |_, _| Vec::new(),
+    },
     columns: &[
         NAME,
-        column("Status", 0, |object, _| json!(if object.is_terminating() { "Terminating" } else { object.str_at("/status/phase") })),
+        column("Status", 0, |object, _| {
+            json!(if object.is_terminating() {
+                "Terminating"
+            } else {
+                object.str_at("/status/phase")
+            })
+        }),
         column("Volume", 0, |object, _| json!(object.str_at("/spec/volumeName"))),
-        column("Capacity", 0, |object, _| json!(if object.str_at("/spec/volumeName").is_empty() { "" } else { object.str_at("/status/capacity/storage") })),
-        column("Access Modes", 0, |object, _| json!(if object.str_at("/spec/volumeName").is_empty() { String::new() } else { short_modes(object.list_at("/status/accessModes")) })),
+        column("Capacity", 0, |object, _| {
+            json!(if object.str_at("/spec/volumeName").is_empty() {
+                ""
+            } else {
+                object.str_at("/status/capacity/storage")
+            })
+        }),
+        column("Access Modes", 0, |object, _| {
+            json!(if object.str_at("/spec/volumeName").is_empty() {
+                String::new()
+            } else {
+                short_modes(object.list_at("/status/accessModes"))
+            })
+        }),
         column("StorageClass", 0, |object, _| json!(object.str_at("/spec/storageClassName"))),
-        column("VolumeAttributesClass", 0, |object, _| or_unset(object.str_at("/spec/volumeAttributesClassName"))),
+        column("VolumeAttributesClass", 0, |object, _| {
+            or_unset(object.str_at("/spec/volumeAttributesClassName"))
+        }),
         AGE,
         column("VolumeMode", 1, |object, _| or_unset(object.str_at("/spec/volumeMode"))),
     ],
     selectable_fields: &[],
     fields: &[
-        FieldSupport { path: "spec.dataSource", support: Support::StoredOnly, why: "no snapshots or clones yet" },
-        FieldSupport { path: "spec.dataSourceRef", support: Support::StoredOnly, why: "no snapshots or clones yet" },
-        FieldSupport { path: "spec.volumeAttributesClassName", support: Support::StoredOnly, why: "no driver has attributes" },
+        FieldSupport {
+            path: "spec.dataSource",
+            support: Support::StoredOnly,
+            why: "no snapshots or clones yet",
+        },
+        FieldSupport {
+            path: "spec.dataSourceRef",
+            support: Support::StoredOnly,
+            why: "no snapshots or clones yet",
+        },
+        FieldSupport {
+            path: "spec.volumeAttributesClassName",
+            support: Support::StoredOnly,
+            why: "no driver has attributes",
+        },
     ],
     definition: "io.k8s.api.core.v1.PersistentVolumeClaim",
-    schema: |generator| drop(generator.subschema_for::<k8s_openapi::api::core::v1::PersistentVolumeClaim>()),
+    schema: |generator| {
+        drop(generator.subschema_for::<k8s_openapi::api::core::v1::PersistentVolumeClaim>())
+    },
 };
 
 /// Defaults of a claim, also of one in a template.
@@ -57,7 +111,11 @@ fn create(object: &mut Object) {
 
 /// `RWO,RWX`.
 pub(super) fn short_modes(modes: &[Value]) -> String {
-    let shown: Vec<&str> = ACCESS_MODES.iter().filter(|(long, _)| modes.iter().any(|mode| mode == long)).map(|(_, short)| *short).collect();
+    let shown: Vec<&str> = ACCESS_MODES
+        .iter()
+        .filter(|(long, _)| modes.iter().any(|mode| mode == long))
+        .map(|(_, short)| *short)
+        .collect();
     shown.join(",")
 }
 
@@ -74,7 +132,10 @@ pub(super) fn access_modes(value: &Value, path: &FieldPath) -> Vec<FieldError> {
         errors.push(FieldError::not_supported(&path, mode, &known));
     }
     if modes.len() > 1 && modes.iter().any(|mode| mode == "ReadWriteOncePod") {
-        errors.push(FieldError::forbidden(&path, "may not use ReadWriteOncePod with other access modes"));
+        errors.push(FieldError::forbidden(
+            &path,
+            "may not use ReadWriteOncePod with other access modes",
+        ));
     }
     errors
 }
@@ -92,19 +153,30 @@ pub(super) fn validate_claim(claim: &Value, path: &FieldPath) -> Vec<FieldError>
     let spec = claim.get("spec").unwrap_or(&Value::Null);
     let mut errors = access_modes(spec, path);
     let at = path.child("resources").key("storage");
-    let requested = spec.pointer("/resources/requests/storage").and_then(Value::as_str).unwrap_or_default();
+    let requested =
+        spec.pointer("/resources/requests/storage").and_then(Value::as_str).unwrap_or_default();
     match Quantity::parse(requested) {
         Err(_) => errors.push(FieldError::required(&at, "")),
-        Ok(amount) if amount <= Quantity::ZERO => errors.push(FieldError::invalid(&at, requested, "must be greater than zero")),
+        Ok(amount) if amount <= Quantity::ZERO => {
+            errors.push(FieldError::invalid(&at, requested, "must be greater than zero"))
+        }
         Ok(_) => {}
     }
     let class = text(spec, "storageClassName");
     if !class.is_empty() {
-        errors.extend(crate::metadata::dns_subdomain(class).iter().map(|error| FieldError::invalid(&path.child("storageClassName"), class, error)));
+        errors.extend(
+            crate::metadata::dns_subdomain(class)
+                .iter()
+                .map(|error| FieldError::invalid(&path.child("storageClassName"), class, error)),
+        );
     }
     let modes = ["Block", "Filesystem"];
     if !modes.contains(&text(spec, "volumeMode")) {
-        errors.push(FieldError::not_supported(&path.child("volumeMode"), text(spec, "volumeMode"), &modes));
+        errors.push(FieldError::not_supported(
+            &path.child("volumeMode"),
+            text(spec, "volumeMode"),
+            &modes,
+        ));
     }
     errors
 }
@@ -138,7 +210,10 @@ fn update(new: &Object, old: &Object) -> Vec<FieldError> {
     let shrinks = amount(new, requested) < amount(old, requested);
     // A failed growth may be taken back, but not below what there is.
     if shrinks && amount(new, requested) <= amount(old, "/status/capacity/storage") {
-        errors.push(FieldError::forbidden(&path.child("resources").child("requests").child("storage"), "field can not be less than status.capacity"));
+        errors.push(FieldError::forbidden(
+            &path.child("resources").child("requests").child("storage"),
+            "field can not be less than status.capacity",
+        ));
     }
     errors
 }
@@ -161,9 +236,20 @@ mod tests {
     #[test]
     fn a_claim_says_how_much_and_how() {
         assert_eq!(said(&validate(&claim(|_| {}))), "");
-        assert_eq!(said(&validate(&claim(|claim| claim.set("/spec/accessModes", json!([]))))), "spec.accessModes: Required value: at least 1 access mode is required");
-        assert_eq!(said(&validate(&claim(|claim| claim.set("/spec/resources", json!({}))))), "spec.resources[storage]: Required value");
-        assert_eq!(said(&validate(&claim(|claim| claim.set("/spec/resources/requests/storage", json!("0"))))), "spec.resources[storage]: Invalid value: \"0\": must be greater than zero");
+        assert_eq!(
+            said(&validate(&claim(|claim| claim.set("/spec/accessModes", json!([]))))),
+            "spec.accessModes: Required value: at least 1 access mode is required"
+        );
+        assert_eq!(
+            said(&validate(&claim(|claim| claim.set("/spec/resources", json!({}))))),
+            "spec.resources[storage]: Required value"
+        );
+        assert_eq!(
+            said(&validate(&claim(
+                |claim| claim.set("/spec/resources/requests/storage", json!("0"))
+            ))),
+            "spec.resources[storage]: Invalid value: \"0\": must be greater than zero"
+        );
     }
 
     #[test]
@@ -177,20 +263,48 @@ mod tests {
         };
         assert_eq!(said(&update(&size("3Gi", "Bound"), &size("2Gi", "Bound"))), "");
         assert_eq!(said(&update(&size("3Gi", "Pending"), &size("2Gi", "Pending"))), fixed);
-        assert_eq!(said(&update(&size("1Gi", "Bound"), &size("2Gi", "Bound"))), "spec.resources.requests.storage: Forbidden: field can not be less than status.capacity");
-        assert_eq!(said(&update(&claim(|claim| claim.set("/spec/volumeName", json!("v"))), &claim(|_| {}))), "");
-        assert_eq!(said(&update(&claim(|_| {}), &claim(|claim| claim.set("/spec/volumeName", json!("v"))))), fixed);
+        assert_eq!(
+            said(&update(&size("1Gi", "Bound"), &size("2Gi", "Bound"))),
+            "spec.resources.requests.storage: Forbidden: field can not be less than status.capacity"
+        );
+        assert_eq!(
+            said(&update(
+                &claim(|claim| claim.set("/spec/volumeName", json!("v"))),
+                &claim(|_| {})
+            )),
+            ""
+        );
+        assert_eq!(
+            said(&update(
+                &claim(|_| {}),
+                &claim(|claim| claim.set("/spec/volumeName", json!("v")))
+            )),
+            fixed
+        );
     }
 
     #[test]
     fn a_table_shows_what_a_bound_claim_got() {
-        let cell = |claim: &Object, name: &str| KIND.columns.iter().find(|column| column.name == name).map(|column| (column.cell)(claim, jiff::Timestamp::UNIX_EPOCH)).unwrap();
+        let cell = |claim: &Object, name: &str| {
+            KIND.columns
+                .iter()
+                .find(|column| column.name == name)
+                .map(|column| (column.cell)(claim, jiff::Timestamp::UNIX_EPOCH))
+                .unwrap()
+        };
         let pending = claim(|claim| claim.set("/status/capacity", json!({"storage": "2Gi"})));
         assert_eq!(cell(&pending, "Capacity"), "");
         let bound = claim(|claim| {
             claim.set("/spec/volumeName", json!("v"));
             claim.set("/status", json!({"phase": "Bound", "capacity": {"storage": "2Gi"}, "accessModes": ["ReadWriteMany", "ReadWriteOnce"]}));
         });
-        assert_eq!((cell(&bound, "Capacity"), cell(&bound, "Access Modes"), cell(&bound, "VolumeAttributesClass")), (json!("2Gi"), json!("RWO,RWX"), json!("<unset>")));
+        assert_eq!(
+            (
+                cell(&bound, "Capacity"),
+                cell(&bound, "Access Modes"),
+                cell(&bound, "VolumeAttributesClass")
+            ),
+            (json!("2Gi"), json!("RWO,RWX"), json!("<unset>"))
+        );
     }
 }

@@ -14,21 +14,44 @@ pub const MUTABLE_FIELDS: &str = "abide.dev/mutable-fields";
 
 /// The kind.
 pub const KIND: Kind = Kind {
-    names: Names { group: "apps", version: "v1", kind: "StatefulSet", plural: "statefulsets", singular: "statefulset", short: &["sts"], categories: &["all"] },
+    names: Names {
+        group: "apps",
+        version: "v1",
+        kind: "StatefulSet",
+        plural: "statefulsets",
+        singular: "statefulset",
+        short: &["sts"],
+        categories: &["all"],
+    },
     scope: Scope::Namespaced,
     subresources: &[
         Subresource::Status,
-        Subresource::Scale { spec_replicas: "/spec/replicas", status_replicas: "/status/replicas", selector: "/spec/selector" },
+        Subresource::Scale {
+            spec_replicas: "/spec/replicas",
+            status_replicas: "/status/replicas",
+            selector: "/spec/selector",
+        },
     ],
     verbs: ALL,
     deletion: crate::kind::Deletion::Immediate,
     decode: crate::decode::typed::<k8s_openapi::api::apps::v1::StatefulSet>,
     default,
     prepare: PREPARE_SPEC,
-    validate: Validate { name: crate::metadata::dns_label, create: validate_create, update, update_status: validate_status },
+    validate: Validate {
+        name: crate::metadata::dns_label,
+        create: validate_create,
+        update,
+        update_status: validate_status,
+    },
     columns: &[
         NAME,
-        column("Ready", 0, |object, _| json!(format!("{}/{}", object.int_at("/status/readyReplicas").unwrap_or(0), object.int_at("/spec/replicas").unwrap_or(0)))),
+        column("Ready", 0, |object, _| {
+            json!(format!(
+                "{}/{}",
+                object.int_at("/status/readyReplicas").unwrap_or(0),
+                object.int_at("/spec/replicas").unwrap_or(0)
+            ))
+        }),
         AGE,
         column("Containers", 1, |object, _| containers(object, "name")),
         column("Images", 1, |object, _| containers(object, "image")),
@@ -40,7 +63,11 @@ pub const KIND: Kind = Kind {
 };
 
 fn containers(object: &Object, field: &str) -> Value {
-    let shown: Vec<&str> = object.list_at("/spec/template/spec/containers").iter().filter_map(|container| container[field].as_str()).collect();
+    let shown: Vec<&str> = object
+        .list_at("/spec/template/spec/containers")
+        .iter()
+        .filter_map(|container| container[field].as_str())
+        .collect();
     json!(shown.join(","))
 }
 
@@ -87,13 +114,23 @@ fn validate(object: &Object) -> Vec<FieldError> {
     match object.str_at("/spec/podManagementPolicy") {
         "OrderedReady" | "Parallel" => {}
         "" => errors.push(FieldError::required(&spec.child("podManagementPolicy"), "")),
-        other => errors.push(FieldError::invalid(&spec.child("podManagementPolicy"), other, "must be 'OrderedReady' or 'Parallel'")),
+        other => errors.push(FieldError::invalid(
+            &spec.child("podManagementPolicy"),
+            other,
+            "must be 'OrderedReady' or 'Parallel'",
+        )),
     }
     errors.extend(validate_strategy(object, &spec.child("updateStrategy")));
-    for (field, values) in [("whenDeleted", ["Retain", "Delete"]), ("whenScaled", ["Retain", "Delete"])] {
+    for (field, values) in
+        [("whenDeleted", ["Retain", "Delete"]), ("whenScaled", ["Retain", "Delete"])]
+    {
         let value = object.str_at(&format!("/spec/persistentVolumeClaimRetentionPolicy/{field}"));
         if !values.contains(&value) {
-            errors.push(FieldError::not_supported(&spec.child("persistentVolumeClaimRetentionPolicy").child(field), value, &values));
+            errors.push(FieldError::not_supported(
+                &spec.child("persistentVolumeClaimRetentionPolicy").child(field),
+                value,
+                &values,
+            ));
         }
     }
     for pointer in ["/spec/replicas", "/spec/minReadySeconds", "/spec/ordinals/start"] {
@@ -102,13 +139,23 @@ fn validate(object: &Object) -> Vec<FieldError> {
     errors.extend(validate_selector(object, &spec));
     let template = object.at("/spec/template").unwrap_or(&Value::Null);
     let path = spec.child("template");
-    errors.extend(crate::metadata::validate_labels(template.pointer("/metadata/labels"), &path.child("labels")));
+    errors.extend(crate::metadata::validate_labels(
+        template.pointer("/metadata/labels"),
+        &path.child("labels"),
+    ));
     let restart = object.str_at("/spec/template/spec/restartPolicy");
     if restart != "Always" {
-        errors.push(FieldError::not_supported(&path.child("spec").child("restartPolicy"), restart, &["Always"]));
+        errors.push(FieldError::not_supported(
+            &path.child("spec").child("restartPolicy"),
+            restart,
+            &["Always"],
+        ));
     }
     if object.at("/spec/template/spec/activeDeadlineSeconds").is_some() {
-        errors.push(FieldError::forbidden(&path.child("spec").child("activeDeadlineSeconds"), "activeDeadlineSeconds in StatefulSet is not Supported"));
+        errors.push(FieldError::forbidden(
+            &path.child("spec").child("activeDeadlineSeconds"),
+            "activeDeadlineSeconds in StatefulSet is not Supported",
+        ));
     }
     errors
 }
@@ -123,7 +170,11 @@ fn validate_create(object: &Object) -> Vec<FieldError> {
 
 /// The template, whose containers may mount the set's claims.
 fn validate_template(object: &Object) -> Vec<FieldError> {
-    let claims: Vec<&str> = object.list_at("/spec/volumeClaimTemplates").iter().filter_map(|claim| claim.pointer("/metadata/name")?.as_str()).collect();
+    let claims: Vec<&str> = object
+        .list_at("/spec/volumeClaimTemplates")
+        .iter()
+        .filter_map(|claim| claim.pointer("/metadata/name")?.as_str())
+        .collect();
     let template = object.at("/spec/template").unwrap_or(&Value::Null);
     pod::validate_template(template, &FieldPath::new("spec").child("template"), &claims)
 }
@@ -138,7 +189,11 @@ fn validate_claims(object: &Object) -> Vec<FieldError> {
         if name.is_empty() {
             errors.push(FieldError::required(&at, ""));
         } else {
-            errors.extend(crate::metadata::dns_label(name).iter().map(|error| FieldError::invalid(&at, name, error)));
+            errors.extend(
+                crate::metadata::dns_label(name)
+                    .iter()
+                    .map(|error| FieldError::invalid(&at, name, error)),
+            );
         }
         if names.contains(&name) {
             errors.push(FieldError::duplicate(&at, name));
@@ -156,15 +211,26 @@ fn validate_strategy(object: &Object, path: &FieldPath) -> Vec<FieldError> {
         "RollingUpdate" => {
             not_negative(object, "/spec/updateStrategy/rollingUpdate/partition", &mut errors);
             if let Some(maximum) = rolling.and_then(|rolling| rolling.get("maxUnavailable")) {
-                errors.extend(validate_max_unavailable(maximum, &path.child("rollingUpdate").child("maxUnavailable")));
+                errors.extend(validate_max_unavailable(
+                    maximum,
+                    &path.child("rollingUpdate").child("maxUnavailable"),
+                ));
             }
         }
         "OnDelete" if rolling.is_some() => {
-            errors.push(FieldError::invalid(&path.child("rollingUpdate"), rolling, "only allowed for updateStrategy 'RollingUpdate'"));
+            errors.push(FieldError::invalid(
+                &path.child("rollingUpdate"),
+                rolling,
+                "only allowed for updateStrategy 'RollingUpdate'",
+            ));
         }
         "OnDelete" => {}
         "" => errors.push(FieldError::required(path, "")),
-        _ => errors.push(FieldError::invalid(path, object.at("/spec/updateStrategy"), "must be 'RollingUpdate' or 'OnDelete'")),
+        _ => errors.push(FieldError::invalid(
+            path,
+            object.at("/spec/updateStrategy"),
+            "must be 'RollingUpdate' or 'OnDelete'",
+        )),
     }
     errors
 }
@@ -173,11 +239,16 @@ fn validate_max_unavailable(maximum: &Value, path: &FieldPath) -> Vec<FieldError
     match (maximum.as_i64(), maximum.as_str()) {
         (Some(number), _) if number < 1 => vec![FieldError::invalid(path, number, "cannot be 0")],
         (Some(_), _) => Vec::new(),
-        (_, Some(text)) => match text.strip_suffix('%').and_then(|number| number.parse::<u32>().ok()) {
+        (_, Some(text)) => match text
+            .strip_suffix('%')
+            .and_then(|number| number.parse::<u32>().ok())
+        {
             Some(0) => vec![FieldError::invalid(path, text, "cannot be 0")],
             Some(1..=100) => Vec::new(),
             Some(_) => vec![FieldError::invalid(path, text, "must not be greater than 100%")],
-            None => vec![FieldError::invalid(path, text, "must be an integer or percentage (e.g '5%')")],
+            None => {
+                vec![FieldError::invalid(path, text, "must be an integer or percentage (e.g '5%')")]
+            }
         },
         _ => Vec::new(),
     }
@@ -186,32 +257,60 @@ fn validate_max_unavailable(maximum: &Value, path: &FieldPath) -> Vec<FieldError
 fn validate_selector(object: &Object, spec: &FieldPath) -> Vec<FieldError> {
     let path = spec.child("selector");
     let selector = object.at("/spec/selector").cloned().unwrap_or_default();
-    let is_empty = |field: &str| selector.get(field).is_none_or(|value| value.as_object().is_none_or(|m| m.is_empty()) && value.as_array().is_none_or(Vec::is_empty));
+    let is_empty = |field: &str| {
+        selector.get(field).is_none_or(|value| {
+            value.as_object().is_none_or(|m| m.is_empty())
+                && value.as_array().is_none_or(Vec::is_empty)
+        })
+    };
     if is_empty("matchLabels") && is_empty("matchExpressions") {
-        return vec![FieldError::invalid(&path, &selector, "empty selector is invalid for statefulset")];
+        return vec![FieldError::invalid(
+            &path,
+            &selector,
+            "empty selector is invalid for statefulset",
+        )];
     }
-    let mut errors = crate::metadata::validate_labels(selector.get("matchLabels"), &path.child("matchLabels"));
+    let mut errors =
+        crate::metadata::validate_labels(selector.get("matchLabels"), &path.child("matchLabels"));
     let operators = ["In", "NotIn", "Exists", "DoesNotExist"];
-    for (index, expression) in selector["matchExpressions"].as_array().into_iter().flatten().enumerate() {
+    for (index, expression) in
+        selector["matchExpressions"].as_array().into_iter().flatten().enumerate()
+    {
         let operator = expression["operator"].as_str().unwrap_or_default();
         if !operators.contains(&operator) {
-            errors.push(FieldError::invalid(&path.child("matchExpressions").index(index).child("operator"), operator, "not a valid selector operator"));
+            errors.push(FieldError::invalid(
+                &path.child("matchExpressions").index(index).child("operator"),
+                operator,
+                "not a valid selector operator",
+            ));
         }
     }
     if errors.is_empty() {
         let typed = serde_json::from_value(selector).ok();
         let labels = object.at("/spec/template/metadata/labels");
-        let matches = LabelSelector::of(typed.as_ref()).matches_lookup(|key| labels?.get(key)?.as_str());
+        let matches =
+            LabelSelector::of(typed.as_ref()).matches_lookup(|key| labels?.get(key)?.as_str());
         if !matches {
-            errors.push(FieldError::invalid(&spec.child("template").child("metadata").child("labels"), labels.unwrap_or(&Value::Null), "`selector` does not match template `labels`"));
+            errors.push(FieldError::invalid(
+                &spec.child("template").child("metadata").child("labels"),
+                labels.unwrap_or(&Value::Null),
+                "`selector` does not match template `labels`",
+            ));
         }
     }
     errors
 }
 
 /// What of a set's spec may change.
-const MUTABLE: [&str; 7] =
-    ["replicas", "template", "updateStrategy", "persistentVolumeClaimRetentionPolicy", "minReadySeconds", "ordinals", "revisionHistoryLimit"];
+const MUTABLE: [&str; 7] = [
+    "replicas",
+    "template",
+    "updateStrategy",
+    "persistentVolumeClaimRetentionPolicy",
+    "minReadySeconds",
+    "ordinals",
+    "revisionHistoryLimit",
+];
 
 fn update(new: &Object, old: &Object) -> Vec<FieldError> {
     let mut errors = validate(new);
@@ -219,11 +318,17 @@ fn update(new: &Object, old: &Object) -> Vec<FieldError> {
     if new.at("/spec/template") != old.at("/spec/template") {
         errors.extend(validate_template(new));
     }
-    let opened: &[&str] = if new.annotation(MUTABLE_FIELDS) == Some("true") { &["podManagementPolicy", "serviceName"] } else { &[] };
+    let opened: &[&str] = if new.annotation(MUTABLE_FIELDS) == Some("true") {
+        &["podManagementPolicy", "serviceName"]
+    } else {
+        &[]
+    };
     let fixed = |object: &Object| {
         let mut spec = object.at("/spec").cloned().unwrap_or_default();
         if let Value::Object(map) = &mut spec {
-            map.retain(|key, _| !MUTABLE.contains(&key.as_str()) && !opened.contains(&key.as_str()));
+            map.retain(|key, _| {
+                !MUTABLE.contains(&key.as_str()) && !opened.contains(&key.as_str())
+            });
         }
         spec
     };
@@ -241,20 +346,40 @@ fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
     let status = FieldPath::new("status");
     let mut errors = Vec::new();
     let count = |field: &str| new.int_at(&format!("/status/{field}")).unwrap_or(0);
-    for field in ["replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas", "observedGeneration", "collisionCount"] {
+    for field in [
+        "replicas",
+        "readyReplicas",
+        "currentReplicas",
+        "updatedReplicas",
+        "availableReplicas",
+        "observedGeneration",
+        "collisionCount",
+    ] {
         not_negative(new, &format!("/status/{field}"), &mut errors);
     }
     for field in ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"] {
         if count(field) > count("replicas") {
-            errors.push(FieldError::invalid(&status.child(field), count(field), "cannot be greater than status.replicas"));
+            errors.push(FieldError::invalid(
+                &status.child(field),
+                count(field),
+                "cannot be greater than status.replicas",
+            ));
         }
     }
     if count("availableReplicas") > count("readyReplicas") {
-        errors.push(FieldError::invalid(&status.child("availableReplicas"), count("availableReplicas"), "cannot be greater than status.readyReplicas"));
+        errors.push(FieldError::invalid(
+            &status.child("availableReplicas"),
+            count("availableReplicas"),
+            "cannot be greater than status.readyReplicas",
+        ));
     }
     let collisions = count("collisionCount");
     if old.int_at("/status/collisionCount").is_some_and(|before| collisions < before) {
-        errors.push(FieldError::invalid(&status.child("collisionCount"), collisions, "cannot be decremented"));
+        errors.push(FieldError::invalid(
+            &status.child("collisionCount"),
+            collisions,
+            "cannot be decremented",
+        ));
     }
     errors
 }
@@ -282,14 +407,24 @@ mod tests {
     fn a_set_gets_upstreams_defaults() {
         let object = set(|_| {});
         for (pointer, value) in [
-            ("/spec/replicas", json!(1)), ("/spec/podManagementPolicy", json!("OrderedReady")), ("/spec/revisionHistoryLimit", json!(10)),
-            ("/spec/updateStrategy", json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}})),
-            ("/spec/persistentVolumeClaimRetentionPolicy", json!({"whenDeleted": "Retain", "whenScaled": "Retain"})),
-            ("/spec/template/spec/terminationGracePeriodSeconds", json!(30)), ("/spec/template/spec/containers/0/imagePullPolicy", json!("IfNotPresent")),
+            ("/spec/replicas", json!(1)),
+            ("/spec/podManagementPolicy", json!("OrderedReady")),
+            ("/spec/revisionHistoryLimit", json!(10)),
+            (
+                "/spec/updateStrategy",
+                json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}),
+            ),
+            (
+                "/spec/persistentVolumeClaimRetentionPolicy",
+                json!({"whenDeleted": "Retain", "whenScaled": "Retain"}),
+            ),
+            ("/spec/template/spec/terminationGracePeriodSeconds", json!(30)),
+            ("/spec/template/spec/containers/0/imagePullPolicy", json!("IfNotPresent")),
         ] {
             assert_eq!(object.at(pointer), Some(&value), "{pointer}");
         }
-        let only_type = set(|object| object.set("/spec/updateStrategy", json!({"type": "RollingUpdate"})));
+        let only_type =
+            set(|object| object.set("/spec/updateStrategy", json!({"type": "RollingUpdate"})));
         assert_eq!(only_type.at("/spec/updateStrategy/rollingUpdate"), None);
     }
 
@@ -298,18 +433,54 @@ mod tests {
     fn bad_sets_are_refused_in_upstreams_words() {
         assert_eq!(refused(|_| {}), "");
         for (pointer, value, words) in [
-            ("/spec/replicas", json!(-1), "spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
-            ("/spec/podManagementPolicy", json!("x"), "spec.podManagementPolicy: Invalid value: \"x\": must be 'OrderedReady' or 'Parallel'"),
-            ("/spec/selector", json!({}), "spec.selector: Invalid value: {}: empty selector is invalid for statefulset"),
-            ("/spec/selector", json!({"matchLabels": {"app": "other"}}), "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`"),
-            ("/spec/template/spec/restartPolicy", json!("Never"), "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\""),
-            ("/spec/template/spec/activeDeadlineSeconds", json!(5), "spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in StatefulSet is not Supported"),
-            ("/spec/ordinals", json!({"start": -1}), "spec.ordinals.start: Invalid value: -1: must be greater than or equal to 0"),
+            (
+                "/spec/replicas",
+                json!(-1),
+                "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+            ),
+            (
+                "/spec/podManagementPolicy",
+                json!("x"),
+                "spec.podManagementPolicy: Invalid value: \"x\": must be 'OrderedReady' or 'Parallel'",
+            ),
+            (
+                "/spec/selector",
+                json!({}),
+                "spec.selector: Invalid value: {}: empty selector is invalid for statefulset",
+            ),
+            (
+                "/spec/selector",
+                json!({"matchLabels": {"app": "other"}}),
+                "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`",
+            ),
+            (
+                "/spec/template/spec/restartPolicy",
+                json!("Never"),
+                "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
+            ),
+            (
+                "/spec/template/spec/activeDeadlineSeconds",
+                json!(5),
+                "spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in StatefulSet is not Supported",
+            ),
+            (
+                "/spec/ordinals",
+                json!({"start": -1}),
+                "spec.ordinals.start: Invalid value: -1: must be greater than or equal to 0",
+            ),
         ] {
             assert_eq!(refused(|object| object.set(pointer, value.clone())), words);
         }
-        let on_delete = refused(|object| object.set("/spec/updateStrategy", json!({"type": "OnDelete", "rollingUpdate": {"partition": 1}})));
-        assert!(on_delete.ends_with("only allowed for updateStrategy 'RollingUpdate'"), "{on_delete}");
+        let on_delete = refused(|object| {
+            object.set(
+                "/spec/updateStrategy",
+                json!({"type": "OnDelete", "rollingUpdate": {"partition": 1}}),
+            )
+        });
+        assert!(
+            on_delete.ends_with("only allowed for updateStrategy 'RollingUpdate'"),
+            "{on_delete}"
+        );
     }
 
     #[test]
@@ -321,13 +492,17 @@ mod tests {
             })
         };
         assert_eq!(mounting("d"), "");
-        assert_eq!(mounting("e"), "spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"e\"");
+        assert_eq!(
+            mounting("e"),
+            "spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"e\""
+        );
     }
 
     /// T70, D5.
     #[test]
     fn fixed_fields_stay_fixed_unless_the_set_opens_them() {
-        let parallel = |object: &mut Object| object.set("/spec/podManagementPolicy", json!("Parallel"));
+        let parallel =
+            |object: &mut Object| object.set("/spec/podManagementPolicy", json!("Parallel"));
         assert_eq!(update(&set(parallel), &set(|_| {})).len(), 1);
         let opened = set(|object| {
             parallel(object);
@@ -339,7 +514,9 @@ mod tests {
     /// T71.
     #[test]
     fn an_identical_claim_template_is_no_change() {
-        let template = |object: &mut Object| object.set("/spec/volumeClaimTemplates", json!([{"metadata": {"name": "d"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1024Mi"}}}}]));
+        let template = |object: &mut Object| {
+            object.set("/spec/volumeClaimTemplates", json!([{"metadata": {"name": "d"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1024Mi"}}}}]))
+        };
         let stored = set(template);
         assert_eq!(update(&set(template), &stored), []);
         assert_eq!(stored.str_at("/spec/volumeClaimTemplates/0/status/phase"), "Pending");
@@ -365,7 +542,11 @@ mod tests {
     /// T75.
     #[test]
     fn a_status_that_cannot_be_is_refused() {
-        let object = set(|object| object.set("/status", json!({"replicas": 1, "readyReplicas": 2})));
-        assert_eq!(validate_status(&object, &set(|_| {}))[0].to_string(), "status.readyReplicas: Invalid value: 2: cannot be greater than status.replicas");
+        let object =
+            set(|object| object.set("/status", json!({"replicas": 1, "readyReplicas": 2})));
+        assert_eq!(
+            validate_status(&object, &set(|_| {}))[0].to_string(),
+            "status.readyReplicas: Invalid value: 2: cannot be greater than status.replicas"
+        );
     }
 }

@@ -33,7 +33,9 @@ pub(in super::super) fn default_template(template: &mut Value) {
 
 /// What is limited and not requested is requested up to its limit.
 fn requests_from_limits(container: &mut Value) {
-    let Some(Value::Object(limits)) = container.pointer("/resources/limits").cloned() else { return };
+    let Some(Value::Object(limits)) = container.pointer("/resources/limits").cloned() else {
+        return;
+    };
     let requests = child(child(container, "resources"), "requests");
     for (name, amount) in limits {
         default_at(requests, &name, amount);
@@ -50,7 +52,10 @@ fn default_spec(spec: &mut Value) {
     ] {
         default_at(spec, field, value);
     }
-    let account = [text(spec, "serviceAccountName"), text(spec, "serviceAccount")].into_iter().find(|name| !name.is_empty()).map(str::to_owned);
+    let account = [text(spec, "serviceAccountName"), text(spec, "serviceAccount")]
+        .into_iter()
+        .find(|name| !name.is_empty())
+        .map(str::to_owned);
     if let Some(account) = account {
         spec["serviceAccountName"] = json!(account);
         spec["serviceAccount"] = json!(account);
@@ -81,7 +86,12 @@ fn default_container(container: &mut Value) {
     }
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(probe) = container.get_mut(name) {
-            for (field, value) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+            for (field, value) in [
+                ("timeoutSeconds", 1),
+                ("periodSeconds", 10),
+                ("successThreshold", 1),
+                ("failureThreshold", 3),
+            ] {
                 default_at(probe, field, json!(value));
             }
             default_http(probe.get_mut("httpGet"));
@@ -104,7 +114,8 @@ fn default_http(action: Option<&mut Value>) {
 
 /// Whether a reference means the newest image there is: no tag and no digest, or the tag `latest`.
 fn has_latest_tag(image: &str) -> bool {
-    let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
+    let (name, digest) =
+        image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
     match name.rsplit('/').next().unwrap_or(name).split_once(':') {
         Some((_, tag)) => tag == "latest",
         None => digest.is_none() && !name.is_empty(),
@@ -142,7 +153,8 @@ fn default_volume(volume: &mut Value) {
         default_at(child(claim, "spec"), "volumeMode", json!("Filesystem"));
     }
     if let Some(image) = volume.get_mut("image") {
-        let policy = if has_latest_tag(text(image, "reference")) { "Always" } else { "IfNotPresent" };
+        let policy =
+            if has_latest_tag(text(image, "reference")) { "Always" } else { "IfNotPresent" };
         default_at(image, "pullPolicy", json!(policy));
     }
     if let Some(target) = volume.get_mut("iscsi") {
@@ -156,7 +168,16 @@ mod tests {
 
     #[test]
     fn only_the_latest_tag_is_always_pulled() {
-        for (image, latest) in [("nginx", true), ("nginx:latest", true), ("nginx:1", false), ("r:5000/nginx", true), ("r:5000/n:1", false), ("n@sha256:0", false), ("n:latest@sha256:0", true), ("", false)] {
+        for (image, latest) in [
+            ("nginx", true),
+            ("nginx:latest", true),
+            ("nginx:1", false),
+            ("r:5000/nginx", true),
+            ("r:5000/n:1", false),
+            ("n@sha256:0", false),
+            ("n:latest@sha256:0", true),
+            ("", false),
+        ] {
             assert_eq!(has_latest_tag(image), latest, "{image}");
         }
     }
@@ -169,7 +190,10 @@ mod tests {
         assert_eq!(pod.int_at("/spec/containers/0/ports/0/hostPort"), Some(80));
         let mut template = json!({"spec": spec});
         default_template(&mut template);
-        assert_eq!(template.pointer("/spec/containers/0/ports/0"), Some(&json!({"containerPort": 80, "protocol": "TCP"})));
+        assert_eq!(
+            template.pointer("/spec/containers/0/ports/0"),
+            Some(&json!({"containerPort": 80, "protocol": "TCP"}))
+        );
     }
 
     #[test]
@@ -179,20 +203,24 @@ mod tests {
             "volumes": [{"name": "a"}, {"name": "b", "configMap": {"name": "m"}}, {"name": "c", "hostPath": {"path": "/x"}},
                 {"name": "d", "projected": {"sources": [{"downwardAPI": {"items": [{"path": "p", "fieldRef": {"fieldPath": "metadata.name"}}]}}]}}]}})).unwrap();
         default_pod(&mut pod);
-        assert_eq!(pod.value()["spec"], json!({
-            "restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "dnsPolicy": "ClusterFirst", "securityContext": {}, "schedulerName": "default-scheduler",
-            "enableServiceLinks": true, "serviceAccount": "s", "serviceAccountName": "s",
-            "containers": [{"name": "c", "image": "i:1", "imagePullPolicy": "IfNotPresent", "resources": {}, "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
-                "env": [{"name": "A", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}}],
-                "livenessProbe": {"httpGet": {"port": 80, "path": "/", "scheme": "HTTP"}, "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}}],
-            "volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "configMap": {"name": "m", "defaultMode": 420}}, {"name": "c", "hostPath": {"path": "/x", "type": ""}},
-                {"name": "d", "projected": {"defaultMode": 420, "sources": [{"downwardAPI": {"items": [{"path": "p", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}]}}]}}]
-        }));
+        assert_eq!(
+            pod.value()["spec"],
+            json!({
+                "restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "dnsPolicy": "ClusterFirst", "securityContext": {}, "schedulerName": "default-scheduler",
+                "enableServiceLinks": true, "serviceAccount": "s", "serviceAccountName": "s",
+                "containers": [{"name": "c", "image": "i:1", "imagePullPolicy": "IfNotPresent", "resources": {}, "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
+                    "env": [{"name": "A", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}}],
+                    "livenessProbe": {"httpGet": {"port": 80, "path": "/", "scheme": "HTTP"}, "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}}],
+                "volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "configMap": {"name": "m", "defaultMode": 420}}, {"name": "c", "hostPath": {"path": "/x", "type": ""}},
+                    {"name": "d", "projected": {"defaultMode": 420, "sources": [{"downwardAPI": {"items": [{"path": "p", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}]}}]}}]
+            })
+        );
     }
 
     #[test]
     fn limits_are_requested_in_pods_but_not_in_templates() {
-        let containers = json!([{"name": "c", "image": "i", "resources": {"limits": {"cpu": "1"}}}]);
+        let containers =
+            json!([{"name": "c", "image": "i", "resources": {"limits": {"cpu": "1"}}}]);
         let mut pod = Object::new(json!({"spec": {"containers": containers}})).unwrap();
         default_pod(&mut pod);
         assert_eq!(pod.str_at("/spec/containers/0/resources/requests/cpu"), "1");

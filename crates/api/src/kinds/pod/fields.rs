@@ -83,9 +83,13 @@ macro_rules! pod_rows {
 
 type Groups = &'static [&'static [FieldSupport]];
 
-const POD: [Groups; 3] = [pod_rows!("spec"), container_rows!("spec.containers"), container_rows!("spec.initContainers")];
-const TEMPLATE: [Groups; 3] =
-    [pod_rows!("spec.template.spec"), container_rows!("spec.template.spec.containers"), container_rows!("spec.template.spec.initContainers")];
+const POD: [Groups; 3] =
+    [pod_rows!("spec"), container_rows!("spec.containers"), container_rows!("spec.initContainers")];
+const TEMPLATE: [Groups; 3] = [
+    pod_rows!("spec.template.spec"),
+    container_rows!("spec.template.spec.containers"),
+    container_rows!("spec.template.spec.initContainers"),
+];
 
 const fn count(groups: &[Groups]) -> usize {
     let (mut total, mut i) = (0, 0);
@@ -123,4 +127,5 @@ const fn flat<const N: usize>(groups: &[Groups]) -> [FieldSupport; N] {
 /// Of a pod.
 pub(super) const FIELDS: &[FieldSupport] = &flat::<{ count(&POD) }>(&POD);
 /// Of a template at `spec.template`.
-pub(in super::super) const TEMPLATE_FIELDS: &[FieldSupport] = &flat::<{ count(&TEMPLATE) }>(&TEMPLATE);
+pub(in super::super) const TEMPLATE_FIELDS: &[FieldSupport] =
+    &flat::<{ count(&TEMPLATE) }>(&TEMPLATE);

@@ -25,7 +25,12 @@ const ENV_FIELDS: [&str; 9] = [
 ];
 
 /// Errors of all containers. `volumes` are the names of what may be mounted.
-pub(super) fn validate_all(spec: &Value, path: &FieldPath, volumes: &[&str], errors: &mut Vec<FieldError>) {
+pub(super) fn validate_all(
+    spec: &Value,
+    path: &FieldPath,
+    volumes: &[&str],
+    errors: &mut Vec<FieldError>,
+) {
     if list(spec, "containers").is_empty() {
         errors.push(FieldError::required(&path.child("containers"), ""));
     }
@@ -39,7 +44,11 @@ pub(super) fn validate_all(spec: &Value, path: &FieldPath, volumes: &[&str], err
             let restart = text(container, "restartPolicy");
             let restarts = ["Always", "Never", "OnFailure"];
             if !restart.is_empty() && !restarts.contains(&restart) {
-                errors.push(FieldError::not_supported(&path.child("restartPolicy"), restart, &restarts));
+                errors.push(FieldError::not_supported(
+                    &path.child("restartPolicy"),
+                    restart,
+                    &restarts,
+                ));
             }
             let stays = field == "containers" || restart == "Always";
             validate_actions(container, &path, stays, grace, errors);
@@ -47,13 +56,20 @@ pub(super) fn validate_all(spec: &Value, path: &FieldPath, volumes: &[&str], err
     }
 }
 
-fn validate_name<'a>(container: &'a Value, names: &mut Vec<&'a str>, path: &FieldPath, errors: &mut Vec<FieldError>) {
+fn validate_name<'a>(
+    container: &'a Value,
+    names: &mut Vec<&'a str>,
+    path: &FieldPath,
+    errors: &mut Vec<FieldError>,
+) {
     let name = text(container, "name");
     if name.is_empty() {
         errors.push(FieldError::required(path, ""));
         return;
     }
-    errors.extend(metadata::dns_label(name).iter().map(|error| FieldError::invalid(path, name, error)));
+    errors.extend(
+        metadata::dns_label(name).iter().map(|error| FieldError::invalid(path, name, error)),
+    );
     if names.contains(&name) {
         errors.push(FieldError::duplicate(path, name));
     }
@@ -64,18 +80,32 @@ fn validate(container: &Value, path: &FieldPath, volumes: &[&str], errors: &mut 
     if text(container, "image").is_empty() {
         errors.push(FieldError::required(&path.child("image"), ""));
     }
-    supported(container, "terminationMessagePolicy", &["FallbackToLogsOnError", "File"], path, errors);
+    supported(
+        container,
+        "terminationMessagePolicy",
+        &["FallbackToLogsOnError", "File"],
+        path,
+        errors,
+    );
     supported(container, "imagePullPolicy", &["Always", "IfNotPresent", "Never"], path, errors);
     validate_ports(container, path, errors);
     validate_env(container, path, errors);
     validate_env_from(container, path, errors);
     validate_mounts(container, path, volumes, errors);
-    validate_resources(container.get("resources").unwrap_or(&Value::Null), &path.child("resources"), errors);
+    validate_resources(
+        container.get("resources").unwrap_or(&Value::Null),
+        &path.child("resources"),
+        errors,
+    );
     if let Some(context) = container.get("securityContext") {
         let path = path.child("securityContext");
         validate_identity(context, &path, errors);
         if context["allowPrivilegeEscalation"] == false && context["privileged"] == true {
-            errors.push(FieldError::invalid(&path, context, "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"));
+            errors.push(FieldError::invalid(
+                &path,
+                context,
+                "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+            ));
         }
     }
 }
@@ -86,7 +116,11 @@ fn validate_ports(container: &Value, path: &FieldPath, errors: &mut Vec<FieldErr
         let path = path.child("ports").index(index);
         let name = text(port, "name");
         if !name.is_empty() {
-            errors.extend(port_name(name).iter().map(|error| FieldError::invalid(&path.child("name"), name, error)));
+            errors.extend(
+                port_name(name)
+                    .iter()
+                    .map(|error| FieldError::invalid(&path.child("name"), name, error)),
+            );
             if names.contains(&name) {
                 errors.push(FieldError::duplicate(&path.child("name"), name));
             }
@@ -125,20 +159,35 @@ fn validate_env(container: &Value, path: &FieldPath, errors: &mut Vec<FieldError
     }
 }
 
-fn validate_env_source(variable: &Value, source: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+fn validate_env_source(
+    variable: &Value,
+    source: &Value,
+    path: &FieldPath,
+    errors: &mut Vec<FieldError>,
+) {
     let given: Vec<(&String, &Value)> = source.as_object().into_iter().flatten().collect();
     if given.is_empty() {
         errors.push(FieldError::invalid(path, "", "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"));
     } else if !text(variable, "value").is_empty() {
-        errors.push(FieldError::invalid(path, "", "may not be specified when `value` is not empty"));
+        errors.push(FieldError::invalid(
+            path,
+            "",
+            "may not be specified when `value` is not empty",
+        ));
     } else if given.len() > 1 {
-        errors.push(FieldError::invalid(path, "", "may not have more than one field specified at a time"));
+        errors.push(FieldError::invalid(
+            path,
+            "",
+            "may not have more than one field specified at a time",
+        ));
     }
     for (kind, reference) in given {
         let path = path.child(kind);
         match kind.as_str() {
             "fieldRef" => validate_env_field(reference, &path.child("fieldPath"), errors),
-            "resourceFieldRef" if text(reference, "resource").is_empty() => errors.push(FieldError::required(&path.child("resource"), "")),
+            "resourceFieldRef" if text(reference, "resource").is_empty() => {
+                errors.push(FieldError::required(&path.child("resource"), ""))
+            }
             "configMapKeyRef" | "secretKeyRef" => {
                 if text(reference, "name").is_empty() {
                     errors.push(FieldError::required(&path.child("name"), ""));
@@ -147,7 +196,11 @@ fn validate_env_source(variable: &Value, source: &Value, path: &FieldPath, error
                 if key.is_empty() {
                     errors.push(FieldError::required(&path.child("key"), ""));
                 } else {
-                    errors.extend(key_errors(key).into_iter().map(|error| FieldError::invalid(&path.child("key"), key, error)));
+                    errors.extend(
+                        key_errors(key)
+                            .into_iter()
+                            .map(|error| FieldError::invalid(&path.child("key"), key, error)),
+                    );
                 }
             }
             _ => {}
@@ -161,11 +214,21 @@ fn validate_env_field(reference: &Value, path: &FieldPath, errors: &mut Vec<Fiel
         errors.push(FieldError::required(path, ""));
         return;
     }
-    let subscript = ["metadata.labels", "metadata.annotations"].into_iter().find_map(|map| field.strip_prefix(map)?.strip_prefix("['")?.strip_suffix("']"));
+    let subscript = ["metadata.labels", "metadata.annotations"]
+        .into_iter()
+        .find_map(|map| field.strip_prefix(map)?.strip_prefix("['")?.strip_suffix("']"));
     match subscript {
-        Some(key) => errors.extend(metadata::qualified_name(&key.to_lowercase()).iter().map(|error| FieldError::invalid(path, key, error))),
+        Some(key) => errors.extend(
+            metadata::qualified_name(&key.to_lowercase())
+                .iter()
+                .map(|error| FieldError::invalid(path, key, error)),
+        ),
         None if ENV_FIELDS.contains(&field) => {}
-        None => errors.push(FieldError::invalid(path, field, &format!("error converting fieldPath: field label not supported: {field}"))),
+        None => errors.push(FieldError::invalid(
+            path,
+            field,
+            &format!("error converting fieldPath: field label not supported: {field}"),
+        )),
     }
 }
 
@@ -174,13 +237,27 @@ fn validate_env_from(container: &Value, path: &FieldPath, errors: &mut Vec<Field
         let path = path.child("envFrom").index(index);
         let prefix = text(source, "prefix");
         if !prefix.is_empty() {
-            errors.extend(env_name(prefix).map(|words| FieldError::invalid(&path.child("prefix"), prefix, words)));
+            errors.extend(
+                env_name(prefix)
+                    .map(|words| FieldError::invalid(&path.child("prefix"), prefix, words)),
+            );
         }
-        let given: Vec<&str> = ["configMapRef", "secretRef"].into_iter().filter(|kind| source.get(*kind).is_some()).collect();
+        let given: Vec<&str> = ["configMapRef", "secretRef"]
+            .into_iter()
+            .filter(|kind| source.get(*kind).is_some())
+            .collect();
         match given[..] {
-            [] => errors.push(FieldError::invalid(&path, "", "must specify one of: `configMapRef` or `secretRef`")),
+            [] => errors.push(FieldError::invalid(
+                &path,
+                "",
+                "must specify one of: `configMapRef` or `secretRef`",
+            )),
             [_] => {}
-            _ => errors.push(FieldError::invalid(&path, "", "may not have more than one field specified at a time")),
+            _ => errors.push(FieldError::invalid(
+                &path,
+                "",
+                "may not have more than one field specified at a time",
+            )),
         }
         for kind in given {
             if source[kind]["name"].as_str().unwrap_or_default().is_empty() {
@@ -191,37 +268,66 @@ fn validate_env_from(container: &Value, path: &FieldPath, errors: &mut Vec<Field
 }
 
 fn validate_resources(resources: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
-    let amount = |which: &str, name: &str| resources.get(which)?.get(name)?.as_str().and_then(|text| Quantity::parse(text).ok());
+    let amount = |which: &str, name: &str| {
+        resources.get(which)?.get(name)?.as_str().and_then(|text| Quantity::parse(text).ok())
+    };
     for which in ["limits", "requests"] {
         for (name, _) in resources.get(which).and_then(Value::as_object).into_iter().flatten() {
             let at = path.child(which).key(name);
             validate_resource_name(name, &at, errors);
             let value = amount(which, name).unwrap_or(Quantity::ZERO);
             if value < Quantity::ZERO {
-                errors.push(FieldError::invalid(&at, value.to_string(), "must be greater than or equal to 0"));
+                errors.push(FieldError::invalid(
+                    &at,
+                    value.to_string(),
+                    "must be greater than or equal to 0",
+                ));
             }
-            let Some(limit) = amount("limits", name).filter(|_| which == "requests") else { continue };
+            let Some(limit) = amount("limits", name).filter(|_| which == "requests") else {
+                continue;
+            };
             let shared = ["cpu", "memory", "ephemeral-storage"].contains(&name.as_str());
             if !shared && value != limit {
-                errors.push(FieldError::invalid(&path.child(which), value.to_string(), &format!("must be equal to {name} limit of {limit}")));
+                errors.push(FieldError::invalid(
+                    &path.child(which),
+                    value.to_string(),
+                    &format!("must be equal to {name} limit of {limit}"),
+                ));
             } else if value > limit {
-                errors.push(FieldError::invalid(&path.child(which), value.to_string(), &format!("must be less than or equal to {name} limit of {limit}")));
+                errors.push(FieldError::invalid(
+                    &path.child(which),
+                    value.to_string(),
+                    &format!("must be less than or equal to {name} limit of {limit}"),
+                ));
             }
         }
     }
 }
 
 fn validate_resource_name(name: &str, path: &FieldPath, errors: &mut Vec<FieldError>) {
-    errors.extend(metadata::qualified_name(name).iter().map(|error| FieldError::invalid(path, name, error)));
-    let standard = ["cpu", "memory", "ephemeral-storage"].contains(&name) || name.starts_with("hugepages-");
+    errors.extend(
+        metadata::qualified_name(name).iter().map(|error| FieldError::invalid(path, name, error)),
+    );
+    let standard =
+        ["cpu", "memory", "ephemeral-storage"].contains(&name) || name.starts_with("hugepages-");
     if !name.contains('/') && !standard {
-        errors.push(FieldError::invalid(path, name, "must be a standard resource type or fully qualified"));
+        errors.push(FieldError::invalid(
+            path,
+            name,
+            "must be a standard resource type or fully qualified",
+        ));
         errors.push(FieldError::invalid(path, name, "must be a standard resource for containers"));
     }
 }
 
 /// Probes and lifecycle hooks, which only containers have that stay.
-fn validate_actions(container: &Value, path: &FieldPath, stays: bool, grace: Option<i64>, errors: &mut Vec<FieldError>) {
+fn validate_actions(
+    container: &Value,
+    path: &FieldPath,
+    stays: bool,
+    grace: Option<i64>,
+    errors: &mut Vec<FieldError>,
+) {
     let words = "may not be set for init containers without restartPolicy=Always";
     for field in ["lifecycle"].into_iter().chain(PROBES) {
         if container.get(field).is_some() && !stays {
@@ -233,7 +339,13 @@ fn validate_actions(container: &Value, path: &FieldPath, stays: bool, grace: Opt
     }
     for hook in ["postStart", "preStop"] {
         if let Some(handler) = container.pointer(&format!("/lifecycle/{hook}")) {
-            validate_handler(handler, &path.child("lifecycle").child(hook), &["exec", "httpGet", "tcpSocket", "sleep"], grace, errors);
+            validate_handler(
+                handler,
+                &path.child("lifecycle").child(hook),
+                &["exec", "httpGet", "tcpSocket", "sleep"],
+                grace,
+                errors,
+            );
         }
     }
     for name in PROBES {
@@ -245,18 +357,30 @@ fn validate_actions(container: &Value, path: &FieldPath, stays: bool, grace: Opt
     }
 }
 
-fn validate_handler(handler: &Value, path: &FieldPath, kinds: &[&str], grace: Option<i64>, errors: &mut Vec<FieldError>) {
-    let given: Vec<(&str, &Value)> = kinds.iter().filter_map(|kind| Some((*kind, handler.get(*kind)?))).collect();
+fn validate_handler(
+    handler: &Value,
+    path: &FieldPath,
+    kinds: &[&str],
+    grace: Option<i64>,
+    errors: &mut Vec<FieldError>,
+) {
+    let given: Vec<(&str, &Value)> =
+        kinds.iter().filter_map(|kind| Some((*kind, handler.get(*kind)?))).collect();
     if given.is_empty() {
         errors.push(FieldError::required(path, "must specify a handler type"));
     }
     for (kind, _) in given.iter().skip(1) {
-        errors.push(FieldError::forbidden(&path.child(kind), "may not specify more than 1 handler type"));
+        errors.push(FieldError::forbidden(
+            &path.child(kind),
+            "may not specify more than 1 handler type",
+        ));
     }
     let Some((kind, action)) = given.first() else { return };
     let path = path.child(kind);
     match *kind {
-        "exec" if list(action, "command").is_empty() => errors.push(FieldError::required(&path.child("command"), "")),
+        "exec" if list(action, "command").is_empty() => {
+            errors.push(FieldError::required(&path.child("command"), ""))
+        }
         "httpGet" => {
             if text(action, "path").is_empty() {
                 errors.push(FieldError::required(&path.child("path"), ""));
@@ -269,7 +393,13 @@ fn validate_handler(handler: &Value, path: &FieldPath, kinds: &[&str], grace: Op
         "sleep" => {
             let seconds = action["seconds"].as_i64().unwrap_or(0);
             if let Some(grace) = grace.filter(|grace| !(0..=*grace).contains(&seconds)) {
-                errors.push(FieldError::invalid(&path, json!(seconds), &format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})")));
+                errors.push(FieldError::invalid(
+                    &path,
+                    json!(seconds),
+                    &format!(
+                        "must be non-negative and less than terminationGracePeriodSeconds ({grace})"
+                    ),
+                ));
             }
         }
         _ => {}
@@ -277,19 +407,42 @@ fn validate_handler(handler: &Value, path: &FieldPath, kinds: &[&str], grace: Op
 }
 
 /// Errors of the seconds and thresholds of a probe.
-fn validate_probe_numbers(probe: &Value, path: &FieldPath, name: &str, errors: &mut Vec<FieldError>) {
-    for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+fn validate_probe_numbers(
+    probe: &Value,
+    path: &FieldPath,
+    name: &str,
+    errors: &mut Vec<FieldError>,
+) {
+    for field in [
+        "initialDelaySeconds",
+        "timeoutSeconds",
+        "periodSeconds",
+        "successThreshold",
+        "failureThreshold",
+    ] {
         not_negative(probe, field, path, errors);
     }
     let grace = probe.get("terminationGracePeriodSeconds").and_then(Value::as_i64);
     if name == "readinessProbe" {
-        errors.extend(grace.map(|seconds| FieldError::invalid(&path.child("terminationGracePeriodSeconds"), seconds, "must not be set for readinessProbes")));
+        errors.extend(grace.map(|seconds| {
+            FieldError::invalid(
+                &path.child("terminationGracePeriodSeconds"),
+                seconds,
+                "must not be set for readinessProbes",
+            )
+        }));
         return;
     }
     if let Some(seconds) = grace.filter(|seconds| *seconds <= 0) {
-        errors.push(FieldError::invalid(&path.child("terminationGracePeriodSeconds"), seconds, "must be greater than 0"));
+        errors.push(FieldError::invalid(
+            &path.child("terminationGracePeriodSeconds"),
+            seconds,
+            "must be greater than 0",
+        ));
     }
-    if let Some(threshold) = probe.get("successThreshold").and_then(Value::as_i64).filter(|threshold| *threshold != 1) {
+    if let Some(threshold) =
+        probe.get("successThreshold").and_then(Value::as_i64).filter(|threshold| *threshold != 1)
+    {
         errors.push(FieldError::invalid(&path.child("successThreshold"), threshold, "must be 1"));
     }
 }

@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 pub(in super::super) fn update(new: &Object, old: &Object) -> Vec<FieldError> {
     let mut errors = create(new);
     let path = FieldPath::new("spec");
-    for (field, words) in [("containers", "pod updates may not add or remove containers"), ("initContainers", "pod updates may not add or remove init containers")] {
+    for (field, words) in [
+        ("containers", "pod updates may not add or remove containers"),
+        ("initContainers", "pod updates may not add or remove init containers"),
+    ] {
         let pointer = format!("/spec/{field}");
         if new.list_at(&pointer).len() != old.list_at(&pointer).len() {
             errors.push(FieldError::forbidden(&path.child(field), words));
@@ -22,7 +25,11 @@ pub(in super::super) fn update(new: &Object, old: &Object) -> Vec<FieldError> {
     validate_tolerations(new, old, &path.child("tolerations"), &mut errors);
     let gated = !old.list_at("/spec/schedulingGates").is_empty();
     if gated && !extends(new.at("/spec/nodeSelector"), old.at("/spec/nodeSelector")) {
-        errors.push(FieldError::invalid(&path.child("nodeSelector"), new.at("/spec/nodeSelector"), "only additions are allowed to nodeSelector"));
+        errors.push(FieldError::invalid(
+            &path.child("nodeSelector"),
+            new.at("/spec/nodeSelector"),
+            "only additions are allowed to nodeSelector",
+        ));
     }
     if fixed(new, gated, true) != fixed(old, gated, may_shorten(new, old)) {
         errors.push(FieldError::forbidden(
@@ -38,7 +45,13 @@ pub(in super::super) fn update(new: &Object, old: &Object) -> Vec<FieldError> {
 fn fixed(object: &Object, gated: bool, with_grace: bool) -> Value {
     let mut spec = object.at("/spec").cloned().unwrap_or_default();
     for list in ["containers", "initContainers"] {
-        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
+        for container in spec
+            .get_mut(list)
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_object_mut)
+        {
             container.insert("image".to_owned(), json!(""));
         }
     }
@@ -65,24 +78,43 @@ fn may_shorten(new: &Object, old: &Object) -> bool {
 fn validate_deadline(new: &Object, old: &Object, path: &FieldPath, errors: &mut Vec<FieldError>) {
     let seconds = |object: &Object| object.int_at("/spec/activeDeadlineSeconds");
     match (seconds(new), seconds(old)) {
-        (Some(new), _) if !(0..=INT32_MAX).contains(&new) => errors.push(FieldError::invalid(path, new, &range_words(0, INT32_MAX))),
-        (Some(new), Some(old)) if old < new => errors.push(FieldError::invalid(path, new, "must be less than or equal to previous value")),
-        (None, Some(_)) => errors.push(FieldError::invalid(path, Value::Null, "must not update from a positive integer to nil value")),
+        (Some(new), _) if !(0..=INT32_MAX).contains(&new) => {
+            errors.push(FieldError::invalid(path, new, &range_words(0, INT32_MAX)))
+        }
+        (Some(new), Some(old)) if old < new => errors.push(FieldError::invalid(
+            path,
+            new,
+            "must be less than or equal to previous value",
+        )),
+        (None, Some(_)) => errors.push(FieldError::invalid(
+            path,
+            Value::Null,
+            "must not update from a positive integer to nil value",
+        )),
         _ => {}
     }
 }
 
 fn validate_gates(new: &Object, old: &Object, path: &FieldPath, errors: &mut Vec<FieldError>) {
-    let before: Vec<&str> = old.list_at("/spec/schedulingGates").iter().map(|gate| text(gate, "name")).collect();
+    let before: Vec<&str> =
+        old.list_at("/spec/schedulingGates").iter().map(|gate| text(gate, "name")).collect();
     for (index, gate) in new.list_at("/spec/schedulingGates").iter().enumerate() {
         let name = text(gate, "name");
         if !before.contains(&name) {
-            errors.push(FieldError::forbidden(&path.index(index).child("name"), &format!("only deletion is allowed, but found new scheduling gate '{name}'")));
+            errors.push(FieldError::forbidden(
+                &path.index(index).child("name"),
+                &format!("only deletion is allowed, but found new scheduling gate '{name}'"),
+            ));
         }
     }
 }
 
-fn validate_tolerations(new: &Object, old: &Object, path: &FieldPath, errors: &mut Vec<FieldError>) {
+fn validate_tolerations(
+    new: &Object,
+    old: &Object,
+    path: &FieldPath,
+    errors: &mut Vec<FieldError>,
+) {
     let spec = |object: &'_ Object| object.at("/spec").cloned().unwrap_or_default();
     let without_seconds = |toleration: &Value| {
         let mut toleration = toleration.clone();
@@ -92,14 +124,23 @@ fn validate_tolerations(new: &Object, old: &Object, path: &FieldPath, errors: &m
         toleration
     };
     let after: Vec<Value> = list(&spec(new), "tolerations").iter().map(without_seconds).collect();
-    if list(&spec(old), "tolerations").iter().any(|toleration| !after.contains(&without_seconds(toleration))) {
-        errors.push(FieldError::forbidden(path, "existing toleration can not be modified except its tolerationSeconds"));
+    if list(&spec(old), "tolerations")
+        .iter()
+        .any(|toleration| !after.contains(&without_seconds(toleration)))
+    {
+        errors.push(FieldError::forbidden(
+            path,
+            "existing toleration can not be modified except its tolerationSeconds",
+        ));
     }
 }
 
 /// Whether a map has everything that it had.
 fn extends(new: Option<&Value>, old: Option<&Value>) -> bool {
-    old.and_then(Value::as_object).into_iter().flatten().all(|(key, value)| new.and_then(|new| new.get(key)) == Some(value))
+    old.and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .all(|(key, value)| new.and_then(|new| new.get(key)) == Some(value))
 }
 
 #[cfg(test)]
@@ -117,9 +158,18 @@ mod tests {
 
     #[test]
     fn images_deadlines_and_additions_may_change() {
-        assert_eq!(changed(|pod| pod.value_mut()["spec"]["containers"][0]["image"] = json!("j")), "");
+        assert_eq!(
+            changed(|pod| pod.value_mut()["spec"]["containers"][0]["image"] = json!("j")),
+            ""
+        );
         assert_eq!(changed(|pod| pod.set("/spec/activeDeadlineSeconds", json!(4))), "");
-        assert_eq!(changed(|pod| pod.set("/spec/tolerations", json!([{"operator": "Exists"}, {"key": "a", "operator": "Exists"}]))), "");
+        assert_eq!(
+            changed(|pod| pod.set(
+                "/spec/tolerations",
+                json!([{"operator": "Exists"}, {"key": "a", "operator": "Exists"}])
+            )),
+            ""
+        );
         assert_eq!(changed(|pod| pod.set("/spec/nodeSelector", json!({"a": "b", "c": "d"}))), "");
         assert_eq!(changed(|pod| pod.set("/spec/schedulingGates", json!([]))), "");
     }
@@ -127,10 +177,30 @@ mod tests {
     #[test]
     fn the_rest_of_a_pod_may_not_change() {
         assert!(changed(|pod| pod.set("/spec/hostname", json!("h"))).starts_with("spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`"));
-        assert_eq!(changed(|pod| pod.set("/spec/containers", json!([{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]))).matches("pod updates may not add or remove containers").count(), 1);
-        assert_eq!(changed(|pod| pod.set("/spec/tolerations", json!([{"operator": "Exists"}]))), "spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds");
-        assert_eq!(changed(|pod| pod.set("/spec/activeDeadlineSeconds", json!(6))), "spec.activeDeadlineSeconds: Invalid value: 6: must be less than or equal to previous value");
-        assert_eq!(changed(|pod| pod.set("/spec/schedulingGates", json!([{"name": "h"}]))), "spec.schedulingGates[0].name: Forbidden: only deletion is allowed, but found new scheduling gate 'h'");
-        assert_eq!(changed(|pod| pod.set("/spec/nodeSelector", json!({"a": "c"}))), "spec.nodeSelector: Invalid value: {\"a\":\"c\"}: only additions are allowed to nodeSelector");
+        assert_eq!(
+            changed(|pod| pod.set(
+                "/spec/containers",
+                json!([{"name": "a", "image": "i"}, {"name": "b", "image": "i"}])
+            ))
+            .matches("pod updates may not add or remove containers")
+            .count(),
+            1
+        );
+        assert_eq!(
+            changed(|pod| pod.set("/spec/tolerations", json!([{"operator": "Exists"}]))),
+            "spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds"
+        );
+        assert_eq!(
+            changed(|pod| pod.set("/spec/activeDeadlineSeconds", json!(6))),
+            "spec.activeDeadlineSeconds: Invalid value: 6: must be less than or equal to previous value"
+        );
+        assert_eq!(
+            changed(|pod| pod.set("/spec/schedulingGates", json!([{"name": "h"}]))),
+            "spec.schedulingGates[0].name: Forbidden: only deletion is allowed, but found new scheduling gate 'h'"
+        );
+        assert_eq!(
+            changed(|pod| pod.set("/spec/nodeSelector", json!({"a": "c"}))),
+            "spec.nodeSelector: Invalid value: {\"a\":\"c\"}: only additions are allowed to nodeSelector"
+        );
     }
 }

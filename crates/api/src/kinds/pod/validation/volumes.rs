@@ -8,10 +8,23 @@ use crate::quantity::Quantity;
 use serde_json::Value;
 
 /// Types of hostPath.
-pub(in super::super::super) const HOST_PATH_TYPES: [&str; 8] = ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+pub(in super::super::super) const HOST_PATH_TYPES: [&str; 8] = [
+    "",
+    "BlockDevice",
+    "CharDevice",
+    "Directory",
+    "DirectoryOrCreate",
+    "File",
+    "FileOrCreate",
+    "Socket",
+];
 
 /// Errors of the volumes; returns their names.
-pub(super) fn validate<'a>(spec: &'a Value, path: &FieldPath, errors: &mut Vec<FieldError>) -> Vec<&'a str> {
+pub(super) fn validate<'a>(
+    spec: &'a Value,
+    path: &FieldPath,
+    errors: &mut Vec<FieldError>,
+) -> Vec<&'a str> {
     let mut names = Vec::new();
     for (index, volume) in list(spec, "volumes").iter().enumerate() {
         let path = path.child("volumes").index(index);
@@ -19,15 +32,27 @@ pub(super) fn validate<'a>(spec: &'a Value, path: &FieldPath, errors: &mut Vec<F
         if name.is_empty() {
             errors.push(FieldError::required(&path.child("name"), ""));
         } else {
-            errors.extend(metadata::dns_label(name).iter().map(|error| FieldError::invalid(&path.child("name"), name, error)));
+            errors.extend(
+                metadata::dns_label(name)
+                    .iter()
+                    .map(|error| FieldError::invalid(&path.child("name"), name, error)),
+            );
             if names.contains(&name) {
                 errors.push(FieldError::duplicate(&path.child("name"), name));
             }
         }
         names.push(name);
-        let sources: Vec<(&String, &Value)> = volume.as_object().into_iter().flatten().filter(|(field, _)| *field != "name").collect();
+        let sources: Vec<(&String, &Value)> = volume
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(field, _)| *field != "name")
+            .collect();
         for (source, _) in sources.iter().skip(1) {
-            errors.push(FieldError::forbidden(&path.child(source), "may not specify more than 1 volume type"));
+            errors.push(FieldError::forbidden(
+                &path.child(source),
+                "may not specify more than 1 volume type",
+            ));
         }
         match sources.first() {
             Some((source, value)) => validate_source(source, value, &path.child(source), errors),
@@ -57,8 +82,14 @@ fn validate_source(kind: &str, source: &Value, path: &FieldPath, errors: &mut Ve
             mode(source, "defaultMode", path, errors);
             validate_downward(source, path, errors);
         }
-        "emptyDir" if Quantity::parse(text(source, "sizeLimit")).is_ok_and(|size| size < Quantity::ZERO) => {
-            errors.push(FieldError::forbidden(&path.child("sizeLimit"), "SizeLimit field must be a valid resource quantity"));
+        "emptyDir"
+            if Quantity::parse(text(source, "sizeLimit"))
+                .is_ok_and(|size| size < Quantity::ZERO) =>
+        {
+            errors.push(FieldError::forbidden(
+                &path.child("sizeLimit"),
+                "SizeLimit field must be a valid resource quantity",
+            ));
         }
         "hostPath" => validate_host_path(source, path, errors),
         "projected" => validate_projected(source, path, errors),
@@ -67,7 +98,11 @@ fn validate_source(kind: &str, source: &Value, path: &FieldPath, errors: &mut Ve
 }
 
 /// A directory or file of the node, of a pod or a volume.
-pub(in super::super::super) fn validate_host_path(source: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+pub(in super::super::super) fn validate_host_path(
+    source: &Value,
+    path: &FieldPath,
+    errors: &mut Vec<FieldError>,
+) {
     let place = text(source, "path");
     if place.is_empty() {
         errors.push(FieldError::required(&path.child("path"), ""));
@@ -86,7 +121,10 @@ fn validate_projected(source: &Value, path: &FieldPath, errors: &mut Vec<FieldEr
         let path = path.child("sources").index(index);
         let given: Vec<(&String, &Value)> = source.as_object().into_iter().flatten().collect();
         for (kind, _) in given.iter().skip(1) {
-            errors.push(FieldError::forbidden(&path.child(kind), "may not specify more than 1 volume type"));
+            errors.push(FieldError::forbidden(
+                &path.child(kind),
+                "may not specify more than 1 volume type",
+            ));
         }
         let Some((kind, value)) = given.first() else { continue };
         let path = path.child(kind);
@@ -104,8 +142,14 @@ fn validate_projected(source: &Value, path: &FieldPath, errors: &mut Vec<FieldEr
 }
 
 fn mode(value: &Value, field: &str, path: &FieldPath, errors: &mut Vec<FieldError>) {
-    if let Some(mode) = value.get(field).and_then(Value::as_i64).filter(|mode| !(0..=0o777).contains(mode)) {
-        errors.push(FieldError::invalid(&path.child(field), mode, "must be a number between 0 and 0777 (octal), both inclusive"));
+    if let Some(mode) =
+        value.get(field).and_then(Value::as_i64).filter(|mode| !(0..=0o777).contains(mode))
+    {
+        errors.push(FieldError::invalid(
+            &path.child(field),
+            mode,
+            "must be a number between 0 and 0777 (octal), both inclusive",
+        ));
     }
 }
 
@@ -117,7 +161,11 @@ fn validate_files(source: &Value, path: &FieldPath, errors: &mut Vec<FieldError>
         if key.is_empty() {
             errors.push(FieldError::required(&path.child("key"), ""));
         } else {
-            errors.extend(key_errors(key).into_iter().map(|error| FieldError::invalid(&path.child("key"), key, error)));
+            errors.extend(
+                key_errors(key)
+                    .into_iter()
+                    .map(|error| FieldError::invalid(&path.child("key"), key, error)),
+            );
         }
         validate_file(item, &path, errors);
     }
@@ -128,13 +176,23 @@ fn validate_downward(source: &Value, path: &FieldPath, errors: &mut Vec<FieldErr
         let path = path.child("items").index(index);
         validate_file(item, &path, errors);
         match (item.get("fieldRef"), item.get("resourceFieldRef")) {
-            (Some(_), Some(_)) => errors.push(FieldError::invalid(&path, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously")),
-            (None, None) => errors.push(FieldError::required(&path, "one of fieldRef and resourceFieldRef is required")),
+            (Some(_), Some(_)) => errors.push(FieldError::invalid(
+                &path,
+                "resource",
+                "fieldRef and resourceFieldRef can not be specified simultaneously",
+            )),
+            (None, None) => errors.push(FieldError::required(
+                &path,
+                "one of fieldRef and resourceFieldRef is required",
+            )),
             (Some(reference), None) if text(reference, "fieldPath").is_empty() => {
                 errors.push(FieldError::required(&path.child("fieldRef").child("fieldPath"), ""));
             }
             (None, Some(reference)) if text(reference, "resource").is_empty() => {
-                errors.push(FieldError::required(&path.child("resourceFieldRef").child("resource"), ""));
+                errors.push(FieldError::required(
+                    &path.child("resourceFieldRef").child("resource"),
+                    "",
+                ));
             }
             _ => {}
         }
@@ -162,7 +220,12 @@ pub(super) fn descending_path(path: &str) -> Option<&'static str> {
 }
 
 /// Errors of where volumes are mounted in a container.
-pub(super) fn validate_mounts(container: &Value, path: &FieldPath, volumes: &[&str], errors: &mut Vec<FieldError>) {
+pub(super) fn validate_mounts(
+    container: &Value,
+    path: &FieldPath,
+    volumes: &[&str],
+    errors: &mut Vec<FieldError>,
+) {
     let mut targets = Vec::new();
     for (index, mount) in list(container, "volumeMounts").iter().enumerate() {
         let path = path.child("volumeMounts").index(index);
@@ -186,7 +249,11 @@ pub(super) fn validate_mounts(container: &Value, path: &FieldPath, volumes: &[&s
             }
         }
         if !text(mount, "subPath").is_empty() && !text(mount, "subPathExpr").is_empty() {
-            errors.push(FieldError::invalid(&path.child("subPathExpr"), text(mount, "subPathExpr"), "subPathExpr and subPath are mutually exclusive"));
+            errors.push(FieldError::invalid(
+                &path.child("subPathExpr"),
+                text(mount, "subPathExpr"),
+                "subPathExpr and subPath are mutually exclusive",
+            ));
         }
     }
     for (index, device) in list(container, "volumeDevices").iter().enumerate() {
