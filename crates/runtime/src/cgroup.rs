@@ -9,12 +9,27 @@ use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// How often a busy group is tried again, and for how long each time is waited: the kernel empties a group only some time after
 /// its last process has died.
 const TRIES: u32 = 200;
 const TRY_MILLIS: u16 = 10;
+
+/// Removes a group and all below it (`abide/run-1`, below the mount point of each hierarchy). None there is no error; one that still
+/// has processes after two seconds is.
+pub fn remove_tree(group: &str) -> io::Result<()> {
+    let group = group.trim_matches('/');
+    if group.is_empty()
+        || Path::new(group).components().any(|part| !matches!(part, Component::Normal(_)))
+    {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("\"{group}\" is no cgroup"),
+        ));
+    }
+    Hierarchies::read()?.remove(group)
+}
 
 /// Where the trees are mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,7 +163,7 @@ impl Hierarchies {
 
     /// Removes a group and those below it. None there is no error; one that still has processes is.
     pub(crate) fn remove(&self, cgroup: &str) -> io::Result<()> {
-        self.roots().into_iter().try_for_each(|root| remove_tree(&root.join(cgroup)))
+        self.roots().into_iter().try_for_each(|root| remove_folders(&root.join(cgroup)))
     }
 
     /// Removes a group that has neither processes nor groups below it, if that is so.
@@ -259,9 +274,9 @@ fn children(group: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn remove_tree(group: &Path) -> io::Result<()> {
+fn remove_folders(group: &Path) -> io::Result<()> {
     for child in children(group) {
-        remove_tree(&child)?;
+        remove_folders(&child)?;
     }
     for _ in 0..TRIES {
         match fs::remove_dir(group) {

@@ -11,9 +11,11 @@ pub mod images;
 pub mod shim;
 
 mod beneath;
-mod cgroup;
+pub mod cgroup;
 mod layout;
 mod mounts;
+
+pub use embedded::EmbeddedRuntime;
 
 pub mod conformance;
 pub mod fake;

@@ -72,7 +72,14 @@ pub struct Shim {
 impl Default for Shim {
     /// This program, with the subcommand `shim`.
     fn default() -> Self {
-        Shim { executable: "/proc/self/exe".into(), arguments: vec!["shim".into()] }
+        Shim { executable: "/proc/self/exe".into(), arguments: vec![shim::SUBCOMMAND.into()] }
+    }
+}
+
+impl From<PathBuf> for Shim {
+    /// That program (by an absolute path), with the subcommand `shim`.
+    fn from(executable: PathBuf) -> Self {
+        Shim { executable, ..Shim::default() }
     }
 }
 

@@ -20,12 +20,25 @@ use std::io::{self, Write};
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 
+/// The program's hidden subcommand that leads here.
+pub const SUBCOMMAND: &str = "shim";
 /// First argument of a supervisor; the sandbox's directory follows.
 pub(crate) const SANDBOX: &str = "sandbox";
 /// First (and only) argument of the process behind an exec.
 pub(crate) const EXEC: &str = "exec";
 /// Written to standard output by a supervisor that is ready; anything else is why it is not.
 pub(crate) const READY: &str = "ready";
+
+/// Becomes a supervisor, or the process behind an exec, if the program's arguments say so (its own name and `shim` come first).
+/// Must be called first thing in the program: no thread may have been started.
+pub fn branch_off(arguments: &[String]) -> Option<ExitCode> {
+    match arguments {
+        [_, subcommand, rest @ ..] if subcommand == SUBCOMMAND => {
+            Some(main(rest.iter().map(OsString::from)))
+        }
+        _ => None,
+    }
+}
 
 /// The entry of the hidden subcommand `shim`: the program calls it before it does anything else (no thread may have been
 /// started), with the arguments behind the subcommand, and ends with what it returns.
