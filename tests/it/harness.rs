@@ -116,8 +116,20 @@ impl Cluster {
 
     /// Runs a line as a user at a terminal does.
     pub(crate) fn at_terminal(&self, line: &str) -> String {
-        let quoted = line.replace('\'', r"'\''");
-        self.sh(&format!("script -qec '{quoted}' /dev/null")).replace('\r', "")
+        let mut child = Command::new("script")
+            .args(["-qec", line, "/dev/null"])
+            .current_dir(self.folder.path())
+            // Open for as long as the program runs: the end of input would be typed into the terminal.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let input = child.stdin.take();
+        let output = child.wait_with_output().unwrap();
+        drop(input);
+        let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+        assert!(output.status.success(), "$ {line}\n{text}{}\n{}", output.status, self.overview());
+        text
     }
 
     /// Repeats a line of shell until what it prints satisfies `wanted`; returns that.
@@ -232,6 +244,11 @@ pub(crate) fn line_of(text: &str, words: &[&str]) -> usize {
     text.lines()
         .position(|line| words.iter().all(|word| line.split_whitespace().any(|w| w == *word)))
         .unwrap_or_else(|| panic!("no line with {words:?} in\n{text}"))
+}
+
+/// Whether a pod is in this state: the first words of its line of `kubectl get pods`.
+pub(crate) fn shows(text: &str, words: &[&str]) -> bool {
+    text.lines().any(|line| line.split_whitespace().take(words.len()).eq(words.iter().copied()))
 }
 
 /// A set of nginx pods with a headless Service `nginx`, as tutorials have it.

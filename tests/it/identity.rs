@@ -1,6 +1,6 @@
 //! A: identity and order.
 
-use crate::harness::{line_of, story, web};
+use crate::harness::{line_of, shows, story, web};
 
 story! {
     /// A1, T129: a stable name, a new pod.
@@ -75,7 +75,7 @@ story! {
         // No pod can become Ready, so an ordered set would stop at the first.
         let never_ready = web(4, "  podManagementPolicy: Parallel").replace("path: /, port: web", "path: /absent, port: web");
         k.apply(&never_ready);
-        k.until("kubectl get pods --no-headers", |text| text.lines().filter(|line| line.contains("0/1     Running")).count() == 4);
+        k.until("kubectl get pods --no-headers", |text| (0..4).all(|ordinal| shows(text, &[&format!("web-{ordinal}"), "0/1", "Running"])));
         k.sh("kubectl scale sts web --replicas=0");
         k.until("kubectl get pods 2>&1", |text| text.starts_with("No resources found"));
     }

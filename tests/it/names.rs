@@ -1,6 +1,6 @@
 //! B: names on the network.
 
-use crate::harness::{story, web};
+use crate::harness::{shows, story, web};
 
 story! {
     /// B1, B6, T122: the headless name has every Ready pod, `<pod>.<svc>` one; SRV of the named port.
@@ -80,7 +80,7 @@ story! {
     /// T121: a pod that is not Ready has no name, unless the Service publishes it.
     fn a_pod_that_is_not_ready_has_no_name_unless_it_is_published(k, ["nginx:1.12"]) {
         k.apply(&web(1, "").replace("path: /, port: web", "path: /absent, port: web"));
-        k.until("kubectl get pod web-0 --no-headers", |text| text.contains("0/1     Running"));
+        k.until("kubectl get pod web-0 --no-headers", |text| shows(text, &["web-0", "0/1", "Running"]));
         k.sh_fails("kubectl exec web-0 -- getent ahostsv4 web-0.nginx.default.svc.cluster.local.");
         k.sh("kubectl patch service nginx -p '{\"spec\":{\"publishNotReadyAddresses\":true}}'");
         let address = k.field("pod/web-0", ".status.podIP");

@@ -1,6 +1,6 @@
 //! E: pods.
 
-use crate::harness::{story, web};
+use crate::harness::{shows, story, web};
 
 story! {
     /// E1: containers share the network; exec, exec -it, logs, logs -c, -f, --tail, --previous.
@@ -12,8 +12,10 @@ story! {
         k.sh("kubectl wait --for=condition=ready pod/two --timeout=60s");
         let page = k.sh("kubectl exec two -c curl -- curl -s localhost");
         assert!(page.contains("Welcome to nginx!"), "{page}");
-        let named = k.sh_fails("kubectl logs two");
-        assert!(named.is_empty() || named.contains("Defaulted container"), "{named}");
+        let named = k.try_sh("kubectl logs two");
+        assert!(String::from_utf8_lossy(&named.stderr).starts_with("Defaulted container \"nginx\" out of: nginx, curl"), "{named:?}");
+        let missing = k.sh_fails("kubectl get --raw /api/v1/namespaces/default/pods/two/log");
+        assert!(missing.contains("a container name must be specified for pod two, choose one of: [nginx curl]"), "{missing}");
         k.until("kubectl logs two -c curl", |text| text.starts_with("line 0\nline 1\n"));
         k.until("kubectl logs two -c curl --tail=2", |text| text.lines().count() == 2);
         let follow = k.beside("kubectl logs two -c curl -f");
@@ -107,7 +109,7 @@ spec:
   terminationGracePeriodSeconds: 1
 ",
         );
-        k.until("kubectl get pod probed --no-headers", |text| text.contains("0/1     Running"));
+        k.until("kubectl get pod probed --no-headers", |text| shows(text, &["probed", "0/1", "Running"]));
         k.sh("kubectl exec probed -- touch /tmp/ready");
         k.sh("kubectl wait --for=condition=ready pod/probed --timeout=60s");
         k.sh("kubectl exec probed -- rm /tmp/alive");

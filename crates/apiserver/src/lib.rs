@@ -11,6 +11,7 @@ mod documents;
 mod listen;
 mod negotiation;
 mod nodes;
+mod protobuf;
 mod registry;
 mod request_info;
 mod serve;

@@ -273,7 +273,11 @@ impl Worker {
         let wanted = SandboxConfig { id: self.reference.id.clone(), hostname: hostname.chars().take(63).collect(), host_network: self.host_network(), labels, resources: Resources::default() };
         let made = config.runtime.run_pod_sandbox(&wanted).await.map_err(|error| error.to_string())?;
         self.ip = Some(match &made.network_namespace {
-            Some(namespace) => config.network.add(&self.reference, namespace).await.map_err(|error| error.to_string())?.ip,
+            Some(namespace) => {
+                let ip = config.network.add(&self.reference, namespace).await.map_err(|error| error.to_string())?.ip;
+                config.dns.set_pod(ip, Some(&self.reference.namespace));
+                ip
+            }
             None => config.node_ip,
         });
         self.write_etc()?;
@@ -707,6 +711,9 @@ impl Worker {
     /// The object is gone, or about to: nothing of the pod may stay.
     async fn bury(mut self) {
         self.end_probes();
+        if let Some(ip) = self.ip.filter(|_| !self.host_network()) {
+            self.shared.config.dns.set_pod(ip, None);
+        }
         remove_everything(&self.shared, &self.reference).await;
     }
 }

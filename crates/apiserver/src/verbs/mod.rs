@@ -74,6 +74,9 @@ impl Call<'_> {
         if self.body.is_empty() {
             return Err(ApiError::bad_request("the object provided is unrecognized (must be of type Object): couldn't get version/kind; json parse error: unexpected end of JSON input ({})"));
         }
+        if self.media_type.starts_with("application/vnd.kubernetes.protobuf") {
+            return Ok((crate::protobuf::read(&self.body)?, Vec::new()));
+        }
         api::decode::parse_json(&self.body)
     }
 

@@ -8,6 +8,7 @@ use hickory_proto::rr::rdata::{A, CNAME, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
@@ -30,13 +31,33 @@ const MAX_UDP: usize = 1232;
 #[derive(Debug, Clone)]
 pub struct Dns {
     records: Arc<RwLock<Records>>,
+    /// The namespaces of pods, by address.
+    pods: Arc<RwLock<BTreeMap<IpAddr, String>>>,
     resolv_conf: PathBuf,
 }
 
 impl Dns {
     /// Names under `domain`; other names are asked of the servers in `resolv_conf`.
     pub fn new(domain: &str, resolv_conf: &Path) -> Dns {
-        Dns { records: Arc::new(RwLock::new(Records::new(domain))), resolv_conf: resolv_conf.to_path_buf() }
+        Dns { records: Arc::new(RwLock::new(Records::new(domain))), pods: Arc::default(), resolv_conf: resolv_conf.to_path_buf() }
+    }
+
+    /// Says in which namespace the pod at an address is, or that there is none any more.
+    pub fn set_pod(&self, address: Ipv4Addr, namespace: Option<&str>) {
+        let mut pods = self.pods.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match namespace {
+            Some(namespace) => drop(pods.insert(IpAddr::V4(address), namespace.to_owned())),
+            None => drop(pods.remove(&IpAddr::V4(address))),
+        }
+    }
+
+    /// What the asker's own search list would have found: some resolvers do not search for names with a dot in them.
+    fn search(&self, name: &str, kind: Kind, asker: IpAddr) -> Option<Answer> {
+        let namespace = self.pods.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&asker).cloned()?;
+        let (name, domain) = (name.trim_end_matches('.'), self.domain());
+        let lists = [format!("{namespace}.svc.{domain}"), format!("svc.{domain}")];
+        let found = lists.iter().map(|suffix| self.answer(&format!("{name}.{suffix}"), kind));
+        found.into_iter().find(|answer| !matches!(answer, Answer::NoName | Answer::Elsewhere))
     }
 
     /// Takes what is now true of a Service; `None` when it is gone. Seen by the very next question.
@@ -53,7 +74,7 @@ impl Dns {
     }
 
     /// The bytes that answer a question; `None` for what is no question.
-    async fn reply(&self, question: &[u8], over_tcp: bool) -> Option<Vec<u8>> {
+    async fn reply(&self, question: &[u8], asker: IpAddr, over_tcp: bool) -> Option<Vec<u8>> {
         let request = Message::from_vec(question).ok()?;
         if request.metadata.message_type != MessageType::Query {
             return None;
@@ -74,7 +95,12 @@ impl Dns {
             RecordType::PTR => Kind::Ptr,
             _ => Kind::Other,
         };
-        match self.answer(&query.name().to_ascii(), kind) {
+        let name = query.name().to_ascii();
+        let answer = match self.answer(&name, kind) {
+            Answer::Elsewhere => self.search(&name, kind, asker).unwrap_or(Answer::Elsewhere),
+            known => known,
+        };
+        match answer {
             Answer::Elsewhere => match self.ask_elsewhere(question, over_tcp).await {
                 Some(bytes) => return Some(bytes),
                 None => {
@@ -190,7 +216,7 @@ async fn serve_udp(dns: Dns, socket: Arc<UdpSocket>, places: Arc<Semaphore>) {
         let Ok(place) = places.clone().try_acquire_owned() else { continue };
         let (dns, socket, question) = (dns.clone(), socket.clone(), buffer[..length].to_vec());
         tokio::spawn(async move {
-            if let Some(bytes) = dns.reply(&question, false).await {
+            if let Some(bytes) = dns.reply(&question, peer.ip(), false).await {
                 if let Err(error) = socket.send_to(&bytes, peer).await {
                     tracing::debug!(%error, %peer, "a name's answer could not be sent");
                 }
@@ -202,7 +228,7 @@ async fn serve_udp(dns: Dns, socket: Arc<UdpSocket>, places: Arc<Semaphore>) {
 
 async fn serve_tcp(dns: Dns, listener: TcpListener, places: Arc<Semaphore>) {
     loop {
-        let Ok((mut stream, _)) = listener.accept().await else { continue };
+        let Ok((mut stream, peer)) = listener.accept().await else { continue };
         let Ok(place) = places.clone().try_acquire_owned() else { continue };
         let dns = dns.clone();
         tokio::spawn(async move {
@@ -210,7 +236,7 @@ async fn serve_tcp(dns: Dns, listener: TcpListener, places: Arc<Semaphore>) {
                 while let Ok(length) = stream.read_u16().await {
                     let mut question = vec![0; usize::from(length)];
                     stream.read_exact(&mut question).await?;
-                    let Some(bytes) = dns.reply(&question, true).await else { break };
+                    let Some(bytes) = dns.reply(&question, peer.ip(), true).await else { break };
                     let length = u16::try_from(bytes.len()).map_err(std::io::Error::other)?;
                     stream.write_all(&length.to_be_bytes()).await?;
                     stream.write_all(&bytes).await?;
