@@ -17,7 +17,10 @@ fn traces() -> BTreeSet<String> {
 
 /// What of a run's own traces is still there, by the names that it uses.
 fn left_by(places: &[String]) -> Vec<String> {
-    traces().into_iter().filter(|trace| places.iter().any(|place| trace.contains(place.as_str()))).collect()
+    traces()
+        .into_iter()
+        .filter(|trace| places.iter().any(|place| trace.contains(place.as_str())))
+        .collect()
 }
 
 /// The folder of a run, as its command sees it.

@@ -90,7 +90,12 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Runs a line of shell; whatever it does.
     pub(crate) fn try_sh(&self, line: &str) -> Output {
-        Command::new("bash").args(["-c", line]).current_dir(self.folder.path()).stdin(Stdio::null()).output().unwrap()
+        Command::new("bash")
+            .args(["-c", line])
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
     }
 
     /// Runs a line of shell, which must succeed, and returns what it printed.
@@ -110,7 +115,11 @@ impl Cluster {
     /// Runs a line of shell, which must fail, and returns what it complained.
     pub(crate) fn sh_fails(&self, line: &str) -> String {
         let output = self.try_sh(line);
-        assert!(!output.status.success(), "$ {line}\nsucceeded: {}", String::from_utf8_lossy(&output.stdout));
+        assert!(
+            !output.status.success(),
+            "$ {line}\nsucceeded: {}",
+            String::from_utf8_lossy(&output.stdout)
+        );
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
@@ -196,7 +205,11 @@ impl Cluster {
     /// For messages of failed tests.
     fn overview(&self) -> String {
         let output = self.try_sh("kubectl get sts,pods,pvc,pv,svc -o wide; kubectl get events | tail -n 15; kubectl get pods -o yaml | grep -A12 ' status:' | tail -n 40");
-        format!("--- the cluster now\n{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+        format!(
+            "--- the cluster now\n{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
     }
 }
 
@@ -222,7 +235,10 @@ impl Beside {
                 self.child.wait().unwrap();
                 return text;
             }
-            assert!(began.elapsed() < PATIENCE, "a program beside the story did not print what was wanted, only:\n{text}");
+            assert!(
+                began.elapsed() < PATIENCE,
+                "a program beside the story did not print what was wanted, only:\n{text}"
+            );
             std::thread::yield_now();
             // One look at a file per turn of the scheduler would be a busy loop: `true` is a pause without a clock.
             Command::new("true").status().unwrap();

@@ -114,9 +114,13 @@ pub(crate) fn run(filter: Option<&str>, runs: usize) -> Result<()> {
     images::build(&["busybox"])?;
     step(&mut cargo(&["build", "--release", "--package", "abide"]))?;
     let abide = target().join("release/abide");
-    eprintln!("\n{:70} {:>8} {:>8} {:>8} {:5} {:>9} {:>7}", "", "median", "min", "max", "", "upstream", "target");
+    eprintln!(
+        "\n{:70} {:>8} {:>8} {:>8} {:5} {:>9} {:>7}",
+        "", "median", "min", "max", "", "upstream", "target"
+    );
     for row in ROWS.iter().filter(|row| filter.is_none_or(|words| row.name.contains(words))) {
-        let mut figures = (0..runs.max(1)).map(|_| measure(&abide, row)).collect::<Result<Vec<f64>>>()?;
+        let mut figures =
+            (0..runs.max(1)).map(|_| measure(&abide, row)).collect::<Result<Vec<f64>>>()?;
         figures.sort_by(f64::total_cmp);
         print(row.name, &figures, row.unit, row.upstream, row.target);
     }
@@ -128,7 +132,8 @@ pub(crate) fn run(filter: Option<&str>, runs: usize) -> Result<()> {
 }
 
 fn print(name: &str, figures: &[f64], unit: &str, upstream: &str, target: &str) {
-    let (median, first, last) = (figures[figures.len() / 2], figures[0], figures[figures.len() - 1]);
+    let (median, first, last) =
+        (figures[figures.len() / 2], figures[0], figures[figures.len() - 1]);
     eprintln!("{name:70} {median:8.0} {first:8.0} {last:8.0} {unit:5} {upstream:>9} {target:>7}");
 }
 
@@ -141,7 +146,11 @@ fn measure(abide: &Path, row: &Row) -> Result<f64> {
     let mut command = Command::new(abide);
     command.arg("run").arg("--image-store").arg(target().join("images/store"));
     for flag in row.flags {
-        if flag.starts_with("--") { command.arg(flag) } else { command.arg("--image").arg(images::archive(flag)) };
+        if flag.starts_with("--") {
+            command.arg(flag)
+        } else {
+            command.arg("--image").arg(images::archive(flag))
+        };
     }
     let output = command
         .args(["--", "bash", "-c", &script])
@@ -151,5 +160,7 @@ fn measure(abide: &Path, row: &Row) -> Result<f64> {
         .output()
         .with_context(|| format!("measure {}", row.name))?;
     let text = String::from_utf8_lossy(&output.stdout);
-    text.trim().lines().last().unwrap_or_default().parse().with_context(|| format!("{}: the script printed {text:?} and ended with {}", row.name, output.status))
+    text.trim().lines().last().unwrap_or_default().parse().with_context(|| {
+        format!("{}: the script printed {text:?} and ended with {}", row.name, output.status)
+    })
 }

@@ -84,7 +84,10 @@ pub(crate) fn run(debug: bool) -> Result<()> {
         .status()
         .with_context(|| format!("start {}", abide.display()))?;
     ensure!(status.success(), "the demo ended with {status}");
-    eprintln!("\nThe cluster is gone, and with it every process, mount and address ({:.1} s in all).", began.elapsed().as_secs_f64());
+    eprintln!(
+        "\nThe cluster is gone, and with it every process, mount and address ({:.1} s in all).",
+        began.elapsed().as_secs_f64()
+    );
     eprintln!("Your own:  {} run -- bash     (kubectl is ready to use inside)", abide.display());
     Ok(())
 }
@@ -118,7 +121,10 @@ pub(crate) fn inside() -> Result<()> {
     let began = Instant::now();
     story.show("kubectl delete pod web-1")?;
     story.until_ready(3)?;
-    story.say(&format!("Its successor is Ready {} ms after `kubectl delete` began (nginx ends gracefully first).", began.elapsed().as_millis()));
+    story.say(&format!(
+        "Its successor is Ready {} ms after `kubectl delete` began (nginx ends gracefully first).",
+        began.elapsed().as_millis()
+    ));
     story.show("kubectl get pod web-1 -o jsonpath='{.metadata.uid}  {.status.podIP}{\"\\n\"}'")?;
     let note = story.show("kubectl exec web-1 -- cat /data/note")?;
     ensure!(note == "written by the first web-1\n", "the data is not there: {note}");
@@ -130,7 +136,9 @@ pub(crate) fn inside() -> Result<()> {
     story.show("kubectl rollout status statefulset/web")?;
     story.until_ready(3)?;
     watch.end()?;
-    story.show("kubectl get pods -o custom-columns=NAME:.metadata.name,IMAGE:.spec.containers[0].image")?;
+    story.show(
+        "kubectl get pods -o custom-columns=NAME:.metadata.name,IMAGE:.spec.containers[0].image",
+    )?;
 
     story.title("Scaled down in reverse order; the disks stay");
     story.show("kubectl scale statefulset web --replicas=1")?;
@@ -157,7 +165,11 @@ impl Story {
     /// Shows a line, runs it, shows what it prints.
     fn show(&self, line: &str) -> Result<String> {
         eprintln!("\x1b[1m$ {line}\x1b[0m");
-        let output = Command::new("bash").args(["-c", line]).current_dir(self.folder.path()).stdin(Stdio::null()).output()?;
+        let output = Command::new("bash")
+            .args(["-c", line])
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let mut out = std::io::stderr().lock();
         for line in text.lines().chain(String::from_utf8_lossy(&output.stderr).lines()) {
@@ -170,10 +182,16 @@ impl Story {
     /// Starts a watch whose lines appear as they come.
     fn watch(&self, line: &str) -> Result<Watch> {
         eprintln!("\x1b[1m$ {line} &\x1b[0m");
-        let mut child = Command::new("bash").args(["-c", &format!("exec {line}")]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut child = Command::new("bash")
+            .args(["-c", &format!("exec {line}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
         let output = child.stdout.take().context("the watch's output")?;
         let lines = std::thread::spawn(move || {
-            for line in std::io::BufRead::lines(std::io::BufReader::new(output)).map_while(Result::ok) {
+            for line in
+                std::io::BufRead::lines(std::io::BufReader::new(output)).map_while(Result::ok)
+            {
                 eprintln!("  \x1b[33m{line}\x1b[0m");
             }
         });

@@ -29,7 +29,11 @@ struct Recipe {
 #[derive(Clone, Copy, PartialEq)]
 enum Content {
     /// Debian's essential packages and these.
-    Debian { key: &'static str, packages: &'static [&'static str], customize: &'static [&'static str] },
+    Debian {
+        key: &'static str,
+        packages: &'static [&'static str],
+        customize: &'static [&'static str],
+    },
     /// One static busybox and its names.
     Busybox,
 }
@@ -53,10 +57,34 @@ const CURL: Content = Content::Debian {
 };
 
 const RECIPES: &[Recipe] = &[
-    Recipe { name: "nginx:1.12", content: NGINX, entrypoint: &[], cmd: &["nginx", "-g", "daemon off;"], stop_signal: "SIGQUIT" },
-    Recipe { name: "nginx:1.13", content: NGINX, entrypoint: &[], cmd: &["nginx", "-g", "daemon off;"], stop_signal: "SIGQUIT" },
-    Recipe { name: "appropriate/curl", content: CURL, entrypoint: &["curl"], cmd: &["-h"], stop_signal: "SIGTERM" },
-    Recipe { name: "busybox", content: Content::Busybox, entrypoint: &[], cmd: &["sh"], stop_signal: "SIGTERM" },
+    Recipe {
+        name: "nginx:1.12",
+        content: NGINX,
+        entrypoint: &[],
+        cmd: &["nginx", "-g", "daemon off;"],
+        stop_signal: "SIGQUIT",
+    },
+    Recipe {
+        name: "nginx:1.13",
+        content: NGINX,
+        entrypoint: &[],
+        cmd: &["nginx", "-g", "daemon off;"],
+        stop_signal: "SIGQUIT",
+    },
+    Recipe {
+        name: "appropriate/curl",
+        content: CURL,
+        entrypoint: &["curl"],
+        cmd: &["-h"],
+        stop_signal: "SIGTERM",
+    },
+    Recipe {
+        name: "busybox",
+        content: Content::Busybox,
+        entrypoint: &[],
+        cmd: &["sh"],
+        stop_signal: "SIGTERM",
+    },
 ];
 
 /// Builds the named images (all, if none is named) and prints where each is.
@@ -69,8 +97,11 @@ pub(crate) fn run(names: &[String], list: bool) -> Result<()> {
     }
     system::need_root()?;
     system::install()?;
-    let wanted: Vec<&str> =
-        if names.is_empty() { RECIPES.iter().map(|r| r.name).collect() } else { names.iter().map(String::as_str).collect() };
+    let wanted: Vec<&str> = if names.is_empty() {
+        RECIPES.iter().map(|r| r.name).collect()
+    } else {
+        names.iter().map(String::as_str).collect()
+    };
     for path in build(&wanted)? {
         eprintln!("{}", path.display());
     }
@@ -143,7 +174,8 @@ fn layer(content: Content) -> Result<PathBuf> {
 fn debian(packages: &[&str], customize: &[&str], tar: &Path) -> Result<()> {
     let mut command = Command::new(system::find("mmdebstrap").context("mmdebstrap is missing")?);
     command.args(["--quiet", "--variant=essential", "--format=tar"]);
-    for path in ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"] {
+    for path in ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"]
+    {
         command.arg(format!("--dpkgopt=path-exclude={path}"));
     }
     for line in customize {
@@ -160,7 +192,10 @@ fn busybox(tar: &Path) -> Result<()> {
         std::fs::create_dir(folder.path().join(name))?;
     }
     std::fs::copy(&busybox, folder.path().join("bin/busybox"))?;
-    std::fs::write(folder.path().join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")?;
+    std::fs::write(
+        folder.path().join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    )?;
     std::fs::write(folder.path().join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
     let applets = Command::new(&busybox).arg("--list").output()?;
     for applet in String::from_utf8_lossy(&applets.stdout).lines().filter(|a| *a != "busybox") {
@@ -184,7 +219,8 @@ fn write_archive(recipe: &Recipe, layer: &Path, archive: &Path) -> Result<()> {
     std::fs::create_dir_all(&blobs)?;
     let layer_digest = file_digest(layer)?;
     let layer_size = layer.metadata()?.len();
-    std::fs::hard_link(layer, blobs.join(&layer_digest)).or_else(|_| std::fs::copy(layer, blobs.join(&layer_digest)).map(drop))?;
+    std::fs::hard_link(layer, blobs.join(&layer_digest))
+        .or_else(|_| std::fs::copy(layer, blobs.join(&layer_digest)).map(drop))?;
     let config = json!({
         "architecture": "amd64", "os": "linux",
         "config": {
@@ -208,7 +244,11 @@ fn write_archive(recipe: &Recipe, layer: &Path, archive: &Path) -> Result<()> {
     std::fs::write(layout.path().join("index.json"), index.to_string())?;
     std::fs::write(layout.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
     let unfinished = archive.with_extension("unfinished");
-    step(Command::new("tar").arg("-C").arg(layout.path()).arg("-cf").arg(&unfinished).args(["oci-layout", "index.json", "blobs"]))?;
+    step(Command::new("tar").arg("-C").arg(layout.path()).arg("-cf").arg(&unfinished).args([
+        "oci-layout",
+        "index.json",
+        "blobs",
+    ]))?;
     std::fs::rename(unfinished, archive)?;
     Ok(())
 }

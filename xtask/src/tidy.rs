@@ -15,7 +15,11 @@ struct Room {
 /// The table of rooms. A new edge is a reviewed change to this table.
 const ROOMS: &[Room] = &[
     Room { name: "api", rooms: &[], never: &["tokio", "kube", "axum", "futures"] },
-    Room { name: "planner", rooms: &["api"], never: &["tokio", "kube", "axum", "futures", "rand", "nix", "rustix", "libc"] },
+    Room {
+        name: "planner",
+        rooms: &["api"],
+        never: &["tokio", "kube", "axum", "futures", "rand", "nix", "rustix", "libc"],
+    },
     Room { name: "store", rooms: &[], never: &["k8s-openapi", "kube"] },
     Room { name: "runtime", rooms: &[], never: &["k8s-openapi", "kube"] },
     Room { name: "network", rooms: &[], never: &["kube"] },
@@ -25,7 +29,16 @@ const ROOMS: &[Room] = &[
     Room { name: "testkit", rooms: &["api", "apiserver", "store"], never: &[] },
     Room {
         name: "abide",
-        rooms: &["api", "apiserver", "controllers", "network", "node", "planner", "runtime", "store"],
+        rooms: &[
+            "api",
+            "apiserver",
+            "controllers",
+            "network",
+            "node",
+            "planner",
+            "runtime",
+            "store",
+        ],
         never: &[],
     },
     Room { name: "e2e", rooms: &[], never: &["kube"] },
@@ -50,19 +63,22 @@ pub(crate) fn run() -> Result<()> {
 
 fn dependencies() -> Result<Vec<String>> {
     let metadata = MetadataCommand::new().current_dir(root()).no_deps().exec()?;
-    let members: Vec<String> = metadata.packages.iter().map(|package| package.name.to_string()).collect();
+    let members: Vec<String> =
+        metadata.packages.iter().map(|package| package.name.to_string()).collect();
     let mut findings = Vec::new();
     for package in &metadata.packages {
         let name = package.name.to_string();
         let Some(room) = ROOMS.iter().find(|room| room.name == name) else {
-            findings.push(format!("package {name} is not in the table of rooms (xtask/src/tidy.rs)"));
+            findings
+                .push(format!("package {name} is not in the table of rooms (xtask/src/tidy.rs)"));
             continue;
         };
         if package.publish != Some(Vec::new()) {
             findings.push(format!("package {name} wants `publish = false`"));
         }
         for dependency in package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal) {
-            if members.contains(&dependency.name) && !room.rooms.contains(&dependency.name.as_str()) {
+            if members.contains(&dependency.name) && !room.rooms.contains(&dependency.name.as_str())
+            {
                 findings.push(format!("{name} must not know {}", dependency.name));
             }
             if room.never.contains(&dependency.name.as_str()) {
@@ -122,13 +138,17 @@ fn forbidden_words(sources: &[PathBuf]) -> Result<Vec<String>> {
 /// A file beside a `main.rs` of tests that its `main.rs` does not name is never run.
 fn forgotten_tests(sources: &[PathBuf]) -> Result<Vec<String>> {
     let mut findings = Vec::new();
-    for main in sources.iter().filter(|path| path.ends_with("main.rs") && path.iter().any(|part| part == "tests")) {
+    for main in sources
+        .iter()
+        .filter(|path| path.ends_with("main.rs") && path.iter().any(|part| part == "tests"))
+    {
         let text = std::fs::read_to_string(main)?;
         let Some(folder) = main.parent() else { continue };
         for entry in std::fs::read_dir(folder)? {
             let path = entry?.path();
             let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) else { continue };
-            let is_module = path.extension().is_some_and(|e| e == "rs") && stem != "main" || path.join("mod.rs").is_file();
+            let is_module = path.extension().is_some_and(|e| e == "rs") && stem != "main"
+                || path.join("mod.rs").is_file();
             if is_module && !text.contains(&format!("mod {stem};")) {
                 findings.push(format!("{} is not named in its main.rs", path.display()));
             }
@@ -144,10 +164,14 @@ fn forgotten_kinds() -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned) else { continue };
+        let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned) else {
+            continue;
+        };
         let file = if path.is_dir() { path.join("mod.rs") } else { path };
         let describes = std::fs::read_to_string(&file)?.lines().any(|line| {
-            line.starts_with("pub const KIND:") || line.starts_with("pub static KIND:") || line.starts_with("pub(crate) const KIND:")
+            line.starts_with("pub const KIND:")
+                || line.starts_with("pub static KIND:")
+                || line.starts_with("pub(crate) const KIND:")
         });
         if stem != "mod" && describes && !list.contains(&format!("&{stem}::KIND")) {
             findings.push(format!("kind {stem} is not in KINDS"));

@@ -65,35 +65,69 @@ impl NodeConnector for OwnNode {
 /// Serves until SIGINT or SIGTERM.
 pub(crate) async fn serve(settings: Settings, began: Instant) -> Result<()> {
     let closing = CancellationToken::new();
-    std::fs::create_dir_all(&settings.data_dir).with_context(|| format!("make {}", settings.data_dir.display()))?;
-    let store = store::Embedded::open(&settings.data_dir.join("state"), apiserver::indexer(), store::Options::default())?;
-    std::fs::write(settings.data_dir.join("server.pid"), std::process::id().to_string()).context("write server.pid")?;
-    let listener = TcpListener::bind(settings.listen).await.with_context(|| format!("listen at {} (is another server running? choose another with --listen)", settings.listen))?;
+    std::fs::create_dir_all(&settings.data_dir)
+        .with_context(|| format!("make {}", settings.data_dir.display()))?;
+    let store = store::Embedded::open(
+        &settings.data_dir.join("state"),
+        apiserver::indexer(),
+        store::Options::default(),
+    )?;
+    std::fs::write(settings.data_dir.join("server.pid"), std::process::id().to_string())
+        .context("write server.pid")?;
+    let listener = TcpListener::bind(settings.listen).await.with_context(|| {
+        format!(
+            "listen at {} (is another server running? choose another with --listen)",
+            settings.listen
+        )
+    })?;
     let pki = open_pki(&settings)?;
 
     let nodes = Arc::new(OwnNode { name: settings.node_name.clone(), router: OnceLock::new() });
-    let config = apiserver::Config { store: Arc::new(store), service_cidr: (settings.service_cidr.address, settings.service_cidr.prefix), nodes: nodes.clone() };
+    let config = apiserver::Config {
+        store: Arc::new(store),
+        service_cidr: (settings.service_cidr.address, settings.service_cidr.prefix),
+        nodes: nodes.clone(),
+    };
     let server = ApiServer::new(config, closing.clone()).await.context("start the API server")?;
     let tls = Arc::new(pki.server_config()?);
-    let mut tasks = vec![tokio::spawn(apiserver::listen(server.clone(), listener, tls.clone(), closing.clone()))];
+    let mut tasks = Vec::new();
 
     let client_for: controllers::Clients = {
         let server = server.clone();
         Arc::new(move |user| server.client_for(Identity::internal(user)))
     };
     let volume_root = settings.data_dir.join("volumes").display().to_string();
-    let controllers = controllers::Config { client_for: client_for.clone(), ca_certificate: pki.ca_pem.clone(), volume_root };
+    let controllers = controllers::Config {
+        client_for: client_for.clone(),
+        ca_certificate: pki.ca_pem.clone(),
+        volume_root,
+    };
     tasks.push(tokio::spawn(controllers::run(controllers, closing.clone())));
     if settings.simulated() {
         let client = client_for("system:node:simulated");
-        tasks.push(tokio::spawn(node::simulated::run(client, settings.simulated_nodes, apiserver::KUBERNETES_VERSION.to_owned(), closing.clone())));
+        tasks.push(tokio::spawn(node::simulated::run(
+            client,
+            settings.simulated_nodes,
+            apiserver::KUBERNETES_VERSION.to_owned(),
+            closing.clone(),
+        )));
         server.publish_itself(settings.api_address(), 443).await?;
     } else {
-        tasks.extend(start_node(&settings, &server, &client_for, &nodes, tls, &closing).await?);
+        tasks.extend(
+            start_node(&settings, &server, &client_for, &nodes, tls.clone(), &closing).await?,
+        );
     }
+    // Clients are answered once everything is there; those that come earlier wait to be accepted.
+    tasks.push(tokio::spawn(apiserver::listen(server.clone(), listener, tls, closing.clone())));
     let api = format!("https://{}", reachable(settings.listen));
     kubeconfig::write(&settings.kubeconfig, &api, &pki.ca_pem, &pki.admin)?;
-    tracing::info!("ready after {} ms: API {api}, state {}, pods {}, services {}", began.elapsed().as_millis(), settings.data_dir.display(), settings.cluster_cidr, settings.service_cidr);
+    tracing::info!(
+        "ready after {} ms: API {api}, state {}, pods {}, services {}",
+        began.elapsed().as_millis(),
+        settings.data_dir.display(),
+        settings.cluster_cidr,
+        settings.service_cidr
+    );
     tracing::info!("export KUBECONFIG={}", settings.kubeconfig.display());
     notify::ready();
 
@@ -108,40 +142,71 @@ pub(crate) async fn serve(settings: Settings, began: Instant) -> Result<()> {
 
 /// The address at which clients on this machine find a listener.
 fn reachable(listen: SocketAddr) -> SocketAddr {
-    if listen.ip().is_unspecified() { SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), listen.port()) } else { listen }
+    if listen.ip().is_unspecified() {
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), listen.port())
+    } else {
+        listen
+    }
 }
 
 fn open_pki(settings: &Settings) -> Result<Pki> {
     let domain = &settings.cluster_domain;
-    let mut names: Vec<String> = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).to_vec();
+    let mut names: Vec<String> =
+        ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+            .map(str::to_owned)
+            .to_vec();
     names.push(format!("kubernetes.default.svc.{domain}"));
     names.push(settings.node_name.clone());
-    let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), settings.listen.ip(), IpAddr::V4(settings.api_address())];
+    let addresses =
+        [IpAddr::V4(Ipv4Addr::LOCALHOST), settings.listen.ip(), IpAddr::V4(settings.api_address())];
     Pki::open(&settings.data_dir.join("pki"), &names, &addresses)
 }
 
 type Task = tokio::task::JoinHandle<()>;
 
 /// Network, names, containers and the agent.
-async fn start_node(settings: &Settings, server: &ApiServer, client_for: &controllers::Clients, nodes: &Arc<OwnNode>, tls: Arc<rustls::ServerConfig>, closing: &CancellationToken) -> Result<Vec<Task>> {
-    let cluster = ClusterAddresses { pods: (settings.cluster_cidr.address, settings.cluster_cidr.prefix), services: (settings.service_cidr.address, settings.service_cidr.prefix) };
-    network::host::set_up(cluster, &[settings.api_address(), settings.dns_address()]).await.context("prepare the node's network")?;
-    let inside = TcpListener::bind((settings.api_address(), 443)).await.context("listen at the API's address in the cluster")?;
+async fn start_node(
+    settings: &Settings,
+    server: &ApiServer,
+    client_for: &controllers::Clients,
+    nodes: &Arc<OwnNode>,
+    tls: Arc<rustls::ServerConfig>,
+    closing: &CancellationToken,
+) -> Result<Vec<Task>> {
+    let cluster = ClusterAddresses {
+        pods: (settings.cluster_cidr.address, settings.cluster_cidr.prefix),
+        services: (settings.service_cidr.address, settings.service_cidr.prefix),
+    };
+    network::host::set_up(cluster, &[settings.api_address(), settings.dns_address()])
+        .await
+        .context("prepare the node's network")?;
+    let inside = TcpListener::bind((settings.api_address(), 443))
+        .await
+        .context("listen at the API's address in the cluster")?;
     let listening = tokio::spawn(apiserver::listen(server.clone(), inside, tls, closing.clone()));
     server.publish_itself(settings.api_address(), 443).await?;
 
     let dns = network::dns::Dns::new(&settings.cluster_domain, &settings.resolv_conf);
-    network::dns::serve(dns.clone(), (settings.dns_address(), 53).into(), closing.clone()).await.context("serve the cluster's names")?;
-    let images = Images::open(&settings.image_store).with_context(|| format!("open the image store {}", settings.image_store.display()))?;
+    network::dns::serve(dns.clone(), (settings.dns_address(), 53).into(), closing.clone())
+        .await
+        .context("serve the cluster's names")?;
+    let images = Images::open(&settings.image_store)
+        .with_context(|| format!("open the image store {}", settings.image_store.display()))?;
     for archive in &settings.images {
-        images.import(archive, None).await.with_context(|| format!("import image {}", archive.display()))?;
+        images
+            .import(archive, None)
+            .await
+            .with_context(|| format!("import image {}", archive.display()))?;
     }
     let images = Arc::new(images);
     let runtime = EmbeddedRuntime::new(runtime::embedded::Config {
         state_dir: settings.data_dir.join("run"),
         images: images.clone(),
         cgroup_parent: settings.cgroup_parent.clone(),
-        shim: runtime::embedded::Shim { executable: std::env::current_exe().context("find the program's own file")?, arguments: vec!["shim".into()] },
+        shim: runtime::embedded::Shim {
+            executable: std::env::current_exe().context("find the program's own file")?,
+            arguments: vec!["shim".into()],
+        },
         ephemeral: false,
     })?;
     // One node has a /24 of the cluster's range (or all of it, if that is smaller).
@@ -171,7 +236,8 @@ async fn start_node(settings: &Settings, server: &ApiServer, client_for: &contro
 
 async fn wait_for_signal() -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

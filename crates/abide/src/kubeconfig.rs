@@ -16,5 +16,6 @@ pub(crate) fn write(path: &Path, server: &str, ca_pem: &str, admin: &Pair) -> Re
         STANDARD.encode(&admin.certificate_pem),
         STANDARD.encode(&admin.key_pem),
     );
-    crate::pki::write_private(path, &text).with_context(|| format!("write kubeconfig {}", path.display()))
+    crate::pki::write_private(path, &text)
+        .with_context(|| format!("write kubeconfig {}", path.display()))
 }

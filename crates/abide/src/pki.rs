@@ -1,7 +1,10 @@
 //! The cluster's own certificate authority and what it signs. Kept in `DATA_DIR/pki`, readable by root alone.
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
+};
 use std::io::Write;
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
@@ -40,15 +43,25 @@ impl Pki {
                 pair
             }
         };
-        let issuer = Issuer::from_ca_cert_pem(&authority.certificate_pem, KeyPair::from_pem(&authority.key_pem).context("read the authority's key")?)
-            .context("read the authority's certificate")?;
+        let issuer = Issuer::from_ca_cert_pem(
+            &authority.certificate_pem,
+            KeyPair::from_pem(&authority.key_pem).context("read the authority's key")?,
+        )
+        .context("read the authority's certificate")?;
         let mut server = CertificateParams::new(names.to_vec())?;
         server.subject_alt_names.extend(addresses.iter().map(|ip| SanType::IpAddress(*ip)));
-        let server = sign(&issuer, server, "kube-apiserver", &[], ExtendedKeyUsagePurpose::ServerAuth)?;
+        let server =
+            sign(&issuer, server, "kube-apiserver", &[], ExtendedKeyUsagePurpose::ServerAuth)?;
         let admin = match read(folder, "admin")? {
             Some(pair) => pair,
             None => {
-                let pair = sign(&issuer, CertificateParams::default(), "kubernetes-admin", &["system:masters"], ExtendedKeyUsagePurpose::ClientAuth)?;
+                let pair = sign(
+                    &issuer,
+                    CertificateParams::default(),
+                    "kubernetes-admin",
+                    &["system:masters"],
+                    ExtendedKeyUsagePurpose::ClientAuth,
+                )?;
                 store(folder, "admin", &pair)?;
                 pair
             }
@@ -65,10 +78,15 @@ impl Pki {
         for certificate in CertificateDer::pem_slice_iter(self.ca_pem.as_bytes()) {
             roots.add(certificate.context("read the authority's certificate")?)?;
         }
-        let clients = rustls::server::WebPkiClientVerifier::builder(roots.into()).allow_unauthenticated().build()?;
-        let chain = CertificateDer::pem_slice_iter(self.server.certificate_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+        let clients = rustls::server::WebPkiClientVerifier::builder(roots.into())
+            .allow_unauthenticated()
+            .build()?;
+        let chain = CertificateDer::pem_slice_iter(self.server.certificate_pem.as_bytes())
+            .collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(self.server.key_pem.as_bytes())?;
-        let mut config = rustls::ServerConfig::builder().with_client_cert_verifier(clients).with_single_cert(chain, key)?;
+        let mut config = rustls::ServerConfig::builder()
+            .with_client_cert_verifier(clients)
+            .with_single_cert(chain, key)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
     }
@@ -79,12 +97,22 @@ fn authority() -> Result<Pair> {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "abide-ca");
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::CrlSign,
+    ];
     let key = KeyPair::generate()?;
     Ok(Pair { certificate_pem: params.self_signed(&key)?.pem(), key_pem: key.serialize_pem() })
 }
 
-fn sign(issuer: &Issuer<'_, KeyPair>, mut params: CertificateParams, name: &str, groups: &[&str], usage: ExtendedKeyUsagePurpose) -> Result<Pair> {
+fn sign(
+    issuer: &Issuer<'_, KeyPair>,
+    mut params: CertificateParams,
+    name: &str,
+    groups: &[&str],
+    usage: ExtendedKeyUsagePurpose,
+) -> Result<Pair> {
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     for group in groups {
@@ -93,7 +121,10 @@ fn sign(issuer: &Issuer<'_, KeyPair>, mut params: CertificateParams, name: &str,
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![usage];
     let key = KeyPair::generate()?;
-    Ok(Pair { certificate_pem: params.signed_by(&key, issuer)?.pem(), key_pem: key.serialize_pem() })
+    Ok(Pair {
+        certificate_pem: params.signed_by(&key, issuer)?.pem(),
+        key_pem: key.serialize_pem(),
+    })
 }
 
 fn read(folder: &Path, name: &str) -> Result<Option<Pair>> {
@@ -120,7 +151,12 @@ fn store(folder: &Path, name: &str, pair: &Pair) -> Result<()> {
 /// Writes a file of mode 0600 in one step.
 pub(crate) fn write_private(path: &Path, text: &str) -> Result<()> {
     let unfinished = path.with_extension(format!("new-{}", std::process::id()));
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&unfinished)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&unfinished, path)?;
@@ -134,7 +170,9 @@ mod tests {
     #[test]
     fn the_authority_is_made_once_and_its_certificates_serve_tls() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Pki::open(folder.path(), &["localhost".to_owned()], &["127.0.0.1".parse().unwrap()]).unwrap();
+        let first =
+            Pki::open(folder.path(), &["localhost".to_owned()], &["127.0.0.1".parse().unwrap()])
+                .unwrap();
         let second = Pki::open(folder.path(), &["localhost".to_owned()], &[]).unwrap();
         assert_eq!(first.ca_pem, second.ca_pem);
         assert_eq!(first.admin.certificate_pem, second.admin.certificate_pem);

@@ -15,17 +15,24 @@ pub struct Decoded {
 }
 
 /// Below fields of these names stand amounts.
-const AMOUNT_MAPS: [&str; 7] = ["limits", "requests", "capacity", "allocatable", "hard", "used", "allocatedResources"];
+const AMOUNT_MAPS: [&str; 7] =
+    ["limits", "requests", "capacity", "allocatable", "hard", "used", "allocatedResources"];
 /// Fields of these names are amounts.
 const AMOUNTS: [&str; 2] = ["sizeLimit", "divisor"];
 /// Deeper objects are refused; nothing in the API nests like that.
 const MAX_DEPTH: usize = 100;
 
 /// Reads `value` as `T` and writes it back, so that only what `T` knows remains.
-pub fn typed<T: serde::de::DeserializeOwned + serde::Serialize>(mut value: Value) -> Result<Decoded, ApiError> {
+pub fn typed<T: serde::de::DeserializeOwned + serde::Serialize>(
+    mut value: Value,
+) -> Result<Decoded, ApiError> {
     let kind = value["kind"].as_str().unwrap_or_default().to_owned();
     let version = value["apiVersion"].as_str().unwrap_or_default().to_owned();
-    let refuse = |why: String| ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"));
+    let refuse = |why: String| {
+        ApiError::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
+        ))
+    };
     drop_nulls(&mut value, 0).map_err(refuse)?;
     canonical_amounts(&mut value, false).map_err(refuse)?;
     let known: T = serde_path_to_error::deserialize(&value).map_err(|error| {
@@ -60,8 +67,12 @@ fn canonical_amounts(value: &mut Value, inside: bool) -> Result<(), String> {
             for (key, value) in map {
                 let amount = inside || AMOUNTS.contains(&key.as_str());
                 match value {
-                    Value::String(text) if amount => *value = Value::String(Quantity::parse(text)?.to_string()),
-                    Value::Number(number) if amount => *value = Value::String(Quantity::parse(&number.to_string())?.to_string()),
+                    Value::String(text) if amount => {
+                        *value = Value::String(Quantity::parse(text)?.to_string())
+                    }
+                    Value::Number(number) if amount => {
+                        *value = Value::String(Quantity::parse(&number.to_string())?.to_string())
+                    }
                     _ => canonical_amounts(value, AMOUNT_MAPS.contains(&key.as_str()))?,
                 }
             }
@@ -95,7 +106,9 @@ fn unknown(given: &Value, known: &Value, path: &str, found: &mut Vec<String>) {
 
 /// Says a serde error as Go's JSON decoder says it, as far as serde tells enough.
 fn in_gos_words(kind: &str, path: &str, error: &str) -> String {
-    let Some((given, expected)) = error.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected ")) else {
+    let Some((given, expected)) =
+        error.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "))
+    else {
         return format!("{path}: {error}");
     };
     let given = match given.split_whitespace().next().unwrap_or_default() {
@@ -124,10 +137,16 @@ fn in_gos_words(kind: &str, path: &str, error: &str) -> String {
 ///
 /// An error says where the text stops being JSON.
 pub fn parse_json(bytes: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
-    let value: Value = serde_json::from_slice(bytes)
-        .map_err(|error| ApiError::bad_request(format!("the object provided is unrecognized (must be of type Object): {error}")))?;
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| {
+        ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type Object): {error}"
+        ))
+    })?;
     let mut duplicates = Vec::new();
-    let seen = serde::de::DeserializeSeed::deserialize(Duplicates { path: String::new(), found: &mut duplicates }, &mut serde_json::Deserializer::from_slice(bytes));
+    let seen = serde::de::DeserializeSeed::deserialize(
+        Duplicates { path: String::new(), found: &mut duplicates },
+        &mut serde_json::Deserializer::from_slice(bytes),
+    );
     debug_assert!(seen.is_ok(), "the same bytes were just read");
     Ok((value, duplicates))
 }
@@ -169,7 +188,13 @@ impl<'de> serde::de::Visitor<'de> for Duplicates<'_> {
     }
     fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         let mut index = 0;
-        while list.next_element_seed(Duplicates { path: format!("{}[{index}]", self.path), found: self.found })?.is_some() {
+        while list
+            .next_element_seed(Duplicates {
+                path: format!("{}[{index}]", self.path),
+                found: self.found,
+            })?
+            .is_some()
+        {
             index += 1;
         }
         Ok(())
@@ -177,7 +202,8 @@ impl<'de> serde::de::Visitor<'de> for Duplicates<'_> {
     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut keys = std::collections::BTreeSet::new();
         while let Some(key) = map.next_key::<String>()? {
-            let path = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
+            let path =
+                if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
             if !keys.insert(key) {
                 self.found.push(path.clone());
             }
@@ -201,7 +227,10 @@ mod tests {
     fn unknown_fields_are_dropped_and_named() {
         let spec = json!({"serviceName": "s", "replcas": 3, "selector": {}, "template": {"spec": {"containers": [{"name": "a", "imagee": "b"}]}}});
         let decoded = typed::<StatefulSet>(set(spec)).unwrap();
-        assert_eq!(decoded.unknown_fields, ["spec.replcas", "spec.template.spec.containers[0].imagee"]);
+        assert_eq!(
+            decoded.unknown_fields,
+            ["spec.replcas", "spec.template.spec.containers[0].imagee"]
+        );
         assert!(decoded.value["spec"].get("replcas").is_none());
     }
 
@@ -220,14 +249,19 @@ mod tests {
     fn amounts_may_be_numbers_and_become_canonical() {
         let spec = json!({"template": {"spec": {"containers": [{"name": "a", "resources": {"limits": {"cpu": 1, "memory": "1024Mi"}, "requests": {"cpu": 0.5}}}]}}});
         let decoded = typed::<StatefulSet>(set(spec)).unwrap();
-        let resources = decoded.value.pointer("/spec/template/spec/containers/0/resources").unwrap();
-        assert_eq!(resources, &json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}));
+        let resources =
+            decoded.value.pointer("/spec/template/spec/containers/0/resources").unwrap();
+        assert_eq!(
+            resources,
+            &json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}})
+        );
         assert_eq!(typed::<StatefulSet>(decoded.value.clone()).unwrap().value, decoded.value);
     }
 
     #[test]
     fn duplicate_fields_are_named() {
-        let (value, duplicates) = parse_json(br#"{"spec":{"a":1,"b":[{"c":1,"c":2}],"a":3}}"#).unwrap();
+        let (value, duplicates) =
+            parse_json(br#"{"spec":{"a":1,"b":[{"c":1,"c":2}],"a":3}}"#).unwrap();
         assert_eq!(duplicates, ["spec.b[0].c", "spec.a"]);
         assert_eq!(value["spec"]["a"], 3);
     }

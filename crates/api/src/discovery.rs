@@ -19,7 +19,10 @@ pub fn subresource_name(subresource: &Subresource) -> &'static str {
 }
 
 /// Group, version and kind of what a subresource takes and gives, and its verbs.
-fn subresource_kind(kind: &Kind, subresource: &Subresource) -> (&'static str, &'static str, &'static str, &'static [&'static str]) {
+fn subresource_kind(
+    kind: &Kind,
+    subresource: &Subresource,
+) -> (&'static str, &'static str, &'static str, &'static [&'static str]) {
     let (group, version, name) = (kind.names.group, kind.names.version, kind.names.kind);
     match subresource {
         Subresource::Status => (group, version, name, &["get", "patch", "update"]),
@@ -54,7 +57,8 @@ pub fn groups(kinds: &[&Kind]) -> Value {
 
 /// `/apis/GROUP`.
 pub fn group(kinds: &[&Kind], name: &str) -> Option<Value> {
-    let mut group = groups(kinds)["groups"].as_array()?.iter().find(|group| group["name"] == name)?.clone();
+    let mut group =
+        groups(kinds)["groups"].as_array()?.iter().find(|group| group["name"] == name)?.clone();
     group["kind"] = json!("APIGroup");
     group["apiVersion"] = json!("v1");
     Some(group)
@@ -75,7 +79,9 @@ pub fn group_versions(kinds: &[&Kind]) -> Vec<(&'static str, &'static str)> {
 /// `/api/v1` and `/apis/GROUP/VERSION`.
 pub fn resources(kinds: &[&Kind], group: &str, version: &str) -> Option<Value> {
     let mut resources = Vec::new();
-    for kind in kinds.iter().filter(|kind| kind.names.group == group && kind.names.version == version) {
+    for kind in
+        kinds.iter().filter(|kind| kind.names.group == group && kind.names.version == version)
+    {
         let names = &kind.names;
         let namespaced = kind.scope == Scope::Namespaced;
         let mut resource = json!({"name": names.plural, "singularName": names.singular, "namespaced": namespaced, "kind": names.kind, "verbs": kind.verbs});
@@ -97,7 +103,8 @@ pub fn resources(kinds: &[&Kind], group: &str, version: &str) -> Option<Value> {
             resources.push(entry);
         }
     }
-    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let group_version =
+        if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     (!resources.is_empty()).then(|| json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}))
 }
 

@@ -13,7 +13,11 @@ impl FieldPath {
     }
     /// The child field `name`.
     pub fn child(&self, name: &str) -> Self {
-        if self.0.is_empty() { FieldPath(name.to_owned()) } else { FieldPath(format!("{}.{name}", self.0)) }
+        if self.0.is_empty() {
+            FieldPath(name.to_owned())
+        } else {
+            FieldPath(format!("{}.{name}", self.0))
+        }
     }
     /// The element `index` of a list.
     pub fn index(&self, index: usize) -> Self {
@@ -51,13 +55,29 @@ impl FieldError {
     }
     /// `Invalid value: VALUE: detail`. Strings are quoted, as Go's `%q` and `%#v` do.
     pub fn invalid(path: &FieldPath, value: impl serde::Serialize, detail: &str) -> Self {
-        Self::build(path, "FieldValueInvalid", join(&format!("Invalid value: {}", shown(value)), detail))
+        Self::build(
+            path,
+            "FieldValueInvalid",
+            join(&format!("Invalid value: {}", shown(value)), detail),
+        )
     }
     /// `Unsupported value: "x": supported values: "a", "b"`.
-    pub fn not_supported(path: &FieldPath, value: impl serde::Serialize, supported: &[&str]) -> Self {
+    pub fn not_supported(
+        path: &FieldPath,
+        value: impl serde::Serialize,
+        supported: &[&str],
+    ) -> Self {
         let list: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
-        let detail = if list.is_empty() { String::new() } else { format!("supported values: {}", list.join(", ")) };
-        Self::build(path, "FieldValueNotSupported", join(&format!("Unsupported value: {}", shown(value)), &detail))
+        let detail = if list.is_empty() {
+            String::new()
+        } else {
+            format!("supported values: {}", list.join(", "))
+        };
+        Self::build(
+            path,
+            "FieldValueNotSupported",
+            join(&format!("Unsupported value: {}", shown(value)), &detail),
+        )
     }
     /// `Forbidden: detail`.
     pub fn forbidden(path: &FieldPath, detail: &str) -> Self {
@@ -69,11 +89,19 @@ impl FieldError {
     }
     /// `Too long: may not be more than MAX bytes`.
     pub fn too_long(path: &FieldPath, max: usize) -> Self {
-        Self::build(path, "FieldValueTooLong", format!("Too long: may not be more than {max} bytes"))
+        Self::build(
+            path,
+            "FieldValueTooLong",
+            format!("Too long: may not be more than {max} bytes"),
+        )
     }
     /// `Too many: COUNT: must have at most MAX items`.
     pub fn too_many(path: &FieldPath, count: usize, max: usize) -> Self {
-        Self::build(path, "FieldValueTooMany", format!("Too many: {count}: must have at most {max} items"))
+        Self::build(
+            path,
+            "FieldValueTooMany",
+            format!("Too many: {count}: must have at most {max} items"),
+        )
     }
     /// `Not found: VALUE`.
     pub fn not_found(path: &FieldPath, value: impl serde::Serialize) -> Self {

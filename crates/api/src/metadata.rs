@@ -20,7 +20,9 @@ pub const SUFFIX_ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 fn edges_and_middle(text: &str, edge: fn(u8) -> bool, middle: fn(u8) -> bool) -> bool {
     let bytes = text.as_bytes();
     match (bytes.first(), bytes.last()) {
-        (Some(first), Some(last)) => edge(*first) && edge(*last) && bytes.iter().all(|b| middle(*b)),
+        (Some(first), Some(last)) => {
+            edge(*first) && edge(*last) && bytes.iter().all(|b| middle(*b))
+        }
         _ => false,
     }
 }
@@ -49,7 +51,9 @@ pub fn dns_subdomain(name: &str) -> Vec<String> {
     if name.len() > 253 {
         errors.push(too_long(253));
     }
-    let legal = |label: &str| edges_and_middle(label, lower_alphanumeric, |b| lower_alphanumeric(b) || b == b'-');
+    let legal = |label: &str| {
+        edges_and_middle(label, lower_alphanumeric, |b| lower_alphanumeric(b) || b == b'-')
+    };
     if !name.split('.').all(legal) {
         errors.push(DNS_SUBDOMAIN.to_owned());
     }
@@ -74,7 +78,11 @@ pub fn path_segment(name: &str) -> Vec<String> {
     if name == "." || name == ".." {
         return vec![format!("may not be '{name}'")];
     }
-    ["/", "%"].iter().filter(|part| name.contains(**part)).map(|part| format!("may not contain '{part}'")).collect()
+    ["/", "%"]
+        .iter()
+        .filter(|part| name.contains(**part))
+        .map(|part| format!("may not contain '{part}'"))
+        .collect()
 }
 
 /// A label key: an optional DNS prefix and a name.
@@ -87,11 +95,17 @@ pub fn qualified_name(key: &str) -> Vec<String> {
             if prefix.is_empty() {
                 errors.push("prefix part must be non-empty".to_owned());
             } else {
-                errors.extend(dns_subdomain(prefix).into_iter().map(|error| format!("prefix part {error}")));
+                errors.extend(
+                    dns_subdomain(prefix).into_iter().map(|error| format!("prefix part {error}")),
+                );
             }
             name
         }
-        _ => return vec![format!("a valid label key must consist of alphanumeric characters, '-', '_' or '.', with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName'): {QUALIFIED}")],
+        _ => {
+            return vec![format!(
+                "a valid label key must consist of alphanumeric characters, '-', '_' or '.', with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName'): {QUALIFIED}"
+            )];
+        }
     };
     if name.is_empty() {
         errors.push("name part must be non-empty".to_owned());
@@ -139,9 +153,11 @@ pub fn generate_name(base: &str, random: u64) -> String {
 pub fn validate_labels(labels: Option<&Value>, path: &FieldPath) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for (key, value) in labels.and_then(Value::as_object).into_iter().flatten() {
-        errors.extend(qualified_name(key).iter().map(|error| FieldError::invalid(path, key, error)));
+        errors
+            .extend(qualified_name(key).iter().map(|error| FieldError::invalid(path, key, error)));
         let value = value.as_str().unwrap_or_default();
-        errors.extend(label_value(value).iter().map(|error| FieldError::invalid(path, value, error)));
+        errors
+            .extend(label_value(value).iter().map(|error| FieldError::invalid(path, value, error)));
     }
     errors
 }
@@ -150,7 +166,11 @@ fn validate_annotations(annotations: Option<&Value>, path: &FieldPath) -> Vec<Fi
     let mut errors = Vec::new();
     let mut size = 0;
     for (key, value) in annotations.and_then(Value::as_object).into_iter().flatten() {
-        errors.extend(qualified_name(&key.to_lowercase()).iter().map(|error| FieldError::invalid(path, key, error)));
+        errors.extend(
+            qualified_name(&key.to_lowercase())
+                .iter()
+                .map(|error| FieldError::invalid(path, key, error)),
+        );
         size += key.len() + value.as_str().map_or(0, str::len);
     }
     if size > ANNOTATIONS_MAX {
@@ -166,11 +186,19 @@ fn validate_owners(object: &Object, path: &FieldPath) -> Vec<FieldError> {
         let path = path.index(index);
         let text = |field: &str| owner[field].as_str().unwrap_or_default();
         if text("apiVersion").is_empty() {
-            errors.push(FieldError::invalid(&path.child("apiVersion"), "", "version must not be empty"));
+            errors.push(FieldError::invalid(
+                &path.child("apiVersion"),
+                "",
+                "version must not be empty",
+            ));
         }
         for field in ["kind", "name", "uid"] {
             if text(field).is_empty() {
-                errors.push(FieldError::invalid(&path.child(field), "", &format!("{field} must not be empty")));
+                errors.push(FieldError::invalid(
+                    &path.child(field),
+                    "",
+                    &format!("{field} must not be empty"),
+                ));
             }
         }
         if owner["controller"] == true {
@@ -193,12 +221,20 @@ pub fn validate_create(object: &Object, legal_name: fn(&str) -> Vec<String>) -> 
     if !generate.is_empty() {
         // The given part may end where a name may not: the suffix follows.
         let probe = format!("{}a", generate);
-        errors.extend(legal_name(&probe).iter().map(|error| FieldError::invalid(&path.child("generateName"), generate, error)));
+        errors.extend(
+            legal_name(&probe)
+                .iter()
+                .map(|error| FieldError::invalid(&path.child("generateName"), generate, error)),
+        );
     }
     if object.name().is_empty() {
         errors.push(FieldError::required(&path.child("name"), "name or generateName is required"));
     } else {
-        errors.extend(legal_name(object.name()).iter().map(|error| FieldError::invalid(&path.child("name"), object.name(), error)));
+        errors.extend(
+            legal_name(object.name())
+                .iter()
+                .map(|error| FieldError::invalid(&path.child("name"), object.name(), error)),
+        );
     }
     errors.extend(validate_common(object, &path));
     errors
@@ -208,13 +244,19 @@ fn validate_common(object: &Object, path: &FieldPath) -> Vec<FieldError> {
     let metadata = object.metadata();
     let mut errors = Vec::new();
     if object.generation() < 0 {
-        errors.push(FieldError::invalid(&path.child("generation"), object.generation(), "must be greater than or equal to 0"));
+        errors.push(FieldError::invalid(
+            &path.child("generation"),
+            object.generation(),
+            "must be greater than or equal to 0",
+        ));
     }
     errors.extend(validate_labels(metadata.get("labels"), &path.child("labels")));
     errors.extend(validate_annotations(metadata.get("annotations"), &path.child("annotations")));
     errors.extend(validate_owners(object, &path.child("ownerReferences")));
     for (index, finalizer) in object.finalizers().iter().enumerate() {
-        errors.extend(qualified_name(finalizer).iter().map(|error| FieldError::invalid(&path.child("finalizers").index(index), finalizer, error)));
+        errors.extend(qualified_name(finalizer).iter().map(|error| {
+            FieldError::invalid(&path.child("finalizers").index(index), finalizer, error)
+        }));
     }
     errors
 }
@@ -223,15 +265,27 @@ fn validate_common(object: &Object, path: &FieldPath) -> Vec<FieldError> {
 pub fn validate_update(new: &Object, old: &Object) -> Vec<FieldError> {
     let path = FieldPath::new("metadata");
     let mut errors = validate_common(new, &path);
-    for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for field in [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
         let pointer = format!("/metadata/{field}");
         if new.at(&pointer) != old.at(&pointer) {
-            errors.push(FieldError::invalid(&path.child(field), new.at(&pointer), "field is immutable"));
+            errors.push(FieldError::invalid(
+                &path.child(field),
+                new.at(&pointer),
+                "field is immutable",
+            ));
         }
     }
     if old.is_terminating() {
         let before = old.finalizers();
-        let added: Vec<&str> = new.finalizers().into_iter().filter(|finalizer| !before.contains(finalizer)).collect();
+        let added: Vec<&str> =
+            new.finalizers().into_iter().filter(|finalizer| !before.contains(finalizer)).collect();
         if !added.is_empty() {
             errors.push(FieldError::forbidden(&path.child("finalizers"), &format!(
                 "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
@@ -270,8 +324,14 @@ mod tests {
     #[test]
     fn an_object_has_one_controller() {
         let owner = |name: &str| json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": name, "controller": true});
-        let object = Object::new(json!({"metadata": {"name": "a", "ownerReferences": [owner("b"), owner("c")]}})).unwrap();
+        let object = Object::new(
+            json!({"metadata": {"name": "a", "ownerReferences": [owner("b"), owner("c")]}}),
+        )
+        .unwrap();
         let errors = validate_create(&object, dns_subdomain);
-        assert!(errors[0].message.contains("Found \"true\" in references for Pod/b and Pod/c"), "{errors:?}");
+        assert!(
+            errors[0].message.contains("Found \"true\" in references for Pod/b and Pod/c"),
+            "{errors:?}"
+        );
     }
 }

@@ -36,7 +36,11 @@ pub fn v3_index(kinds: &[&Kind], hash: &str) -> Value {
 
 /// `/openapi/v3/api/v1` and `/openapi/v3/apis/GROUP/VERSION`.
 pub fn v3(kinds: &[&Kind], path: &str) -> Option<Value> {
-    let wanted: Vec<&Kind> = kinds.iter().copied().filter(|kind| path_of(kind.names.group, kind.names.version) == path).collect();
+    let wanted: Vec<&Kind> = kinds
+        .iter()
+        .copied()
+        .filter(|kind| path_of(kind.names.group, kind.names.version) == path)
+        .collect();
     if wanted.is_empty() {
         return None;
     }
@@ -45,7 +49,9 @@ pub fn v3(kinds: &[&Kind], path: &str) -> Option<Value> {
     for kind in &wanted {
         add_paths(kind, Dialect::V3, &mut paths);
     }
-    Some(json!({"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "v1"}, "paths": paths, "components": {"schemas": schemas}}))
+    Some(
+        json!({"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "v1"}, "paths": paths, "components": {"schemas": schemas}}),
+    )
 }
 
 fn path_of(group: &str, version: &str) -> String {
@@ -66,7 +72,10 @@ fn definitions(kinds: &[&Kind], dialect: Dialect) -> Map<String, Value> {
     for kind in kinds {
         if let Some(Value::Object(schema)) = definitions.get_mut(kind.definition) {
             let names = &kind.names;
-            schema.insert("x-kubernetes-group-version-kind".into(), json!([{"group": names.group, "version": names.version, "kind": names.kind}]));
+            schema.insert(
+                "x-kubernetes-group-version-kind".into(),
+                json!([{"group": names.group, "version": names.version, "kind": names.kind}]),
+            );
         }
     }
     definitions
@@ -78,7 +87,10 @@ fn rewrite(schema: &mut Value, dialect: Dialect) {
         Value::Object(map) => {
             for key in ["$schema", "title", "format"] {
                 let is_schema_word = map.get(key).is_some_and(Value::is_string);
-                if is_schema_word && (key != "format" || matches!(map[key].as_str(), Some(text) if text.starts_with("uint"))) {
+                if is_schema_word
+                    && (key != "format"
+                        || matches!(map[key].as_str(), Some(text) if text.starts_with("uint")))
+                {
                     map.remove(key);
                 }
             }
@@ -95,7 +107,11 @@ fn rewrite(schema: &mut Value, dialect: Dialect) {
                 }
             }
             if let Some(Value::Array(types)) = map.get("type") {
-                let first = types.iter().find(|name| *name != "null").cloned().unwrap_or_else(|| json!("object"));
+                let first = types
+                    .iter()
+                    .find(|name| *name != "null")
+                    .cloned()
+                    .unwrap_or_else(|| json!("object"));
                 map.insert("type".into(), first);
             }
             if map.get("x-kubernetes-int-or-string") == Some(&json!(true)) {
@@ -105,7 +121,8 @@ fn rewrite(schema: &mut Value, dialect: Dialect) {
             }
             if let Some(Value::Array(options)) = map.get("anyOf") {
                 // An optional reference: a reference or null.
-                let real: Vec<Value> = options.iter().filter(|option| option["type"] != "null").cloned().collect();
+                let real: Vec<Value> =
+                    options.iter().filter(|option| option["type"] != "null").cloned().collect();
                 if let [only] = &real[..] {
                     let only = only.clone();
                     map.remove("anyOf");
@@ -123,7 +140,9 @@ fn rewrite(schema: &mut Value, dialect: Dialect) {
 }
 
 fn add_merge_keys(definition: &str, schema: &mut Value) {
-    let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else {
+        return;
+    };
     for (name, property) in properties {
         match field(definition, name) {
             Some(Field::List(_, key)) => {
@@ -153,15 +172,23 @@ fn add_paths(kind: &Kind, dialect: Dialect, paths: &mut Map<String, Value>) {
     }
     paths.insert(collection, Value::Object(operations));
     let mut operations = Map::new();
-    for (verb, method) in [("get", "get"), ("update", "put"), ("patch", "patch"), ("delete", "delete")] {
+    for (verb, method) in
+        [("get", "get"), ("update", "put"), ("patch", "patch"), ("delete", "delete")]
+    {
         if kind.verbs.contains(&verb) {
             operations.insert(method.into(), operation(kind, verb, dialect));
         }
     }
     paths.insert(object.clone(), Value::Object(operations));
-    for subresource in kind.subresources.iter().filter(|s| matches!(s, Subresource::Status | Subresource::Scale { .. })) {
-        let methods: Map<String, Value> =
-            [("get", "get"), ("update", "put"), ("patch", "patch")].into_iter().map(|(verb, method)| (method.to_owned(), operation(kind, verb, dialect))).collect();
+    for subresource in kind
+        .subresources
+        .iter()
+        .filter(|s| matches!(s, Subresource::Status | Subresource::Scale { .. }))
+    {
+        let methods: Map<String, Value> = [("get", "get"), ("update", "put"), ("patch", "patch")]
+            .into_iter()
+            .map(|(verb, method)| (method.to_owned(), operation(kind, verb, dialect)))
+            .collect();
         paths.insert(format!("{object}/{}", subresource_name(subresource)), Value::Object(methods));
     }
 }
@@ -175,7 +202,9 @@ fn operation(kind: &Kind, verb: &str, dialect: Dialect) -> Value {
     };
     let queries: &[&str] = match verb {
         "create" | "update" | "patch" => &["dryRun", "fieldManager", "fieldValidation"],
-        "list" => &["labelSelector", "fieldSelector", "limit", "continue", "watch", "resourceVersion"],
+        "list" => {
+            &["labelSelector", "fieldSelector", "limit", "continue", "watch", "resourceVersion"]
+        }
         _ => &[],
     };
     let parameters: Vec<Value> = queries

@@ -4,15 +4,27 @@
 use std::fmt;
 
 /// Upstream's words for an amount that cannot be read.
-const MALFORMED: &str = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+const MALFORMED: &str =
+    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 
 const NANO: i128 = 1_000_000_000;
 /// As upstream, nothing is larger than 2^63 - 1; larger amounts are capped.
 const MAXIMUM: i128 = i64::MAX as i128 * NANO;
 
-const DECIMAL: [(&str, i32); 10] =
-    [("n", -9), ("u", -6), ("m", -3), ("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
-const BINARY: [(&str, u32); 6] = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
+const DECIMAL: [(&str, i32); 10] = [
+    ("n", -9),
+    ("u", -6),
+    ("m", -3),
+    ("", 0),
+    ("k", 3),
+    ("M", 6),
+    ("G", 9),
+    ("T", 12),
+    ("P", 15),
+    ("E", 18),
+];
+const BINARY: [(&str, u32); 6] =
+    [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
 
 /// Which family of suffixes an amount was written with; it is written back with the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +49,9 @@ impl Quantity {
     pub fn parse(text: &str) -> Result<Quantity, String> {
         let digits_end = text
             .char_indices()
-            .find(|(at, c)| !(c.is_ascii_digit() || *c == '.' || *at == 0 && (*c == '+' || *c == '-')))
+            .find(|(at, c)| {
+                !(c.is_ascii_digit() || *c == '.' || *at == 0 && (*c == '+' || *c == '-'))
+            })
             .map_or(text.len(), |(at, _)| at);
         let (number, suffix) = text.split_at(digits_end);
         let (negative, number) = match number.as_bytes().first() {
@@ -155,13 +169,19 @@ fn magnitude(whole: &str, fraction: &str, bits: u32, ten: i32) -> i128 {
     // digits * 10^(ten - fraction digits) * 2^bits, in units; all steps saturate, the cap follows.
     let digits: String = format!("{whole}{fraction}");
     let digits = digits.trim_start_matches('0');
-    let Ok(mantissa) = (if digits.is_empty() { Ok(0) } else { digits.parse::<i128>() }) else { return MAXIMUM };
+    let Ok(mantissa) = (if digits.is_empty() { Ok(0) } else { digits.parse::<i128>() }) else {
+        return MAXIMUM;
+    };
     let fraction_digits = i32::try_from(fraction.len()).unwrap_or(i32::MAX);
     let exponent = ten.saturating_add(9).saturating_sub(fraction_digits);
     let Some(scaled) = mantissa.checked_mul(1i128 << bits) else { return MAXIMUM };
     let power = |n: i32| 10i128.checked_pow(n.unsigned_abs());
     let nanos = if exponent >= 0 {
-        power(exponent).and_then(|p| scaled.checked_mul(p)).unwrap_or(if scaled == 0 { 0 } else { MAXIMUM })
+        power(exponent).and_then(|p| scaled.checked_mul(p)).unwrap_or(if scaled == 0 {
+            0
+        } else {
+            MAXIMUM
+        })
     } else {
         match power(exponent) {
             Some(p) => round_up(scaled, p),
@@ -188,8 +208,20 @@ mod tests {
     #[test]
     fn amounts_are_written_in_canonical_form() {
         for (text, canonical) in [
-            ("1000m", "1"), ("0.5", "500m"), ("1024Mi", "1Gi"), ("1.5Gi", "1536Mi"), ("0", "0"), ("100", "100"), ("1e3", "1e3"),
-            ("1000", "1k"), ("0.1m", "100u"), ("1Ki", "1Ki"), ("512", "512"), ("-1.5", "-1500m"), ("100Mi", "100Mi"), ("0.5Ki", "512"),
+            ("1000m", "1"),
+            ("0.5", "500m"),
+            ("1024Mi", "1Gi"),
+            ("1.5Gi", "1536Mi"),
+            ("0", "0"),
+            ("100", "100"),
+            ("1e3", "1e3"),
+            ("1000", "1k"),
+            ("0.1m", "100u"),
+            ("1Ki", "1Ki"),
+            ("512", "512"),
+            ("-1.5", "-1500m"),
+            ("100Mi", "100Mi"),
+            ("0.5Ki", "512"),
         ] {
             assert_eq!(Quantity::parse(text).unwrap().to_string(), canonical, "{text}");
         }
@@ -204,7 +236,10 @@ mod tests {
 
     #[test]
     fn huge_and_tiny_amounts_are_capped_and_rounded() {
-        assert_eq!(Quantity::parse("99999999999999999999999999999999999999999999E").unwrap().value(), i64::MAX);
+        assert_eq!(
+            Quantity::parse("99999999999999999999999999999999999999999999E").unwrap().value(),
+            i64::MAX
+        );
         assert_eq!(Quantity::parse("1e-50").unwrap().value(), 1);
         assert_eq!(Quantity::parse("1Gi").unwrap().value(), 1 << 30);
         assert_eq!(Quantity::parse("250m").unwrap().milli_value(), 250);

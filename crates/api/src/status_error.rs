@@ -45,12 +45,17 @@ impl ApiError {
     /// 403: `pods "web-0" is forbidden: why`. `resource` is qualified (`statefulsets.apps`).
     pub fn forbidden(group: &str, resource: &str, name: &str, why: &str) -> Self {
         let subject = qualified(group, resource);
-        let message = if name.is_empty() { format!("{subject} is forbidden: {why}") } else { format!("{subject} {name:?} is forbidden: {why}") };
+        let message = if name.is_empty() {
+            format!("{subject} is forbidden: {why}")
+        } else {
+            format!("{subject} {name:?} is forbidden: {why}")
+        };
         Self::new(403, "Forbidden", message).about(group, resource, name)
     }
     /// 404: `pods "web-0" not found`.
     pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
-        Self::new(404, "NotFound", format!("{} {name:?} not found", qualified(group, resource))).about(group, resource, name)
+        Self::new(404, "NotFound", format!("{} {name:?} not found", qualified(group, resource)))
+            .about(group, resource, name)
     }
     /// 404 for a path that nothing serves.
     pub fn unknown_path() -> Self {
@@ -58,11 +63,23 @@ impl ApiError {
     }
     /// 405.
     pub fn method_not_allowed(group: &str, resource: &str, action: &str) -> Self {
-        Self::new(405, "MethodNotAllowed", format!("{action} is not supported on resources of kind {:?}", qualified(group, resource))).about(group, resource, "")
+        Self::new(
+            405,
+            "MethodNotAllowed",
+            format!(
+                "{action} is not supported on resources of kind {:?}",
+                qualified(group, resource)
+            ),
+        )
+        .about(group, resource, "")
     }
     /// 406: what can be given is listed.
     pub fn not_acceptable(offered: &[&str]) -> Self {
-        Self::new(406, "NotAcceptable", format!("only the following media types are accepted: {}", offered.join(", ")))
+        Self::new(
+            406,
+            "NotAcceptable",
+            format!("only the following media types are accepted: {}", offered.join(", ")),
+        )
     }
     /// 504.
     pub fn timeout(message: impl Into<String>) -> Self {
@@ -70,11 +87,24 @@ impl ApiError {
     }
     /// 409: `pods "web-0" already exists`.
     pub fn already_exists(group: &str, resource: &str, name: &str) -> Self {
-        Self::new(409, "AlreadyExists", format!("{} {name:?} already exists", qualified(group, resource))).about(group, resource, name)
+        Self::new(
+            409,
+            "AlreadyExists",
+            format!("{} {name:?} already exists", qualified(group, resource)),
+        )
+        .about(group, resource, name)
     }
     /// 409: `Operation cannot be fulfilled on pods "web-0": why`.
     pub fn conflict(group: &str, resource: &str, name: &str, why: &str) -> Self {
-        Self::new(409, "Conflict", format!("Operation cannot be fulfilled on {} {name:?}: {why}", qualified(group, resource))).about(group, resource, name)
+        Self::new(
+            409,
+            "Conflict",
+            format!(
+                "Operation cannot be fulfilled on {} {name:?}: {why}",
+                qualified(group, resource)
+            ),
+        )
+        .about(group, resource, name)
     }
     /// 410: the revision asked for is no longer in the history.
     pub fn expired(message: impl Into<String>) -> Self {
@@ -86,14 +116,30 @@ impl ApiError {
     }
     /// 415: the accepted types are listed.
     pub fn unsupported_media_type(accepted: &[&str]) -> Self {
-        Self::new(415, "UnsupportedMediaType", format!("the body of the request was in an unknown format - accepted media types include: {}", accepted.join(", ")))
+        Self::new(
+            415,
+            "UnsupportedMediaType",
+            format!(
+                "the body of the request was in an unknown format - accepted media types include: {}",
+                accepted.join(", ")
+            ),
+        )
     }
     /// 422: `StatefulSet.apps "web" is invalid: spec.replicas: Invalid value: …`.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        let list = if words.len() == 1 { words[0].clone() } else { format!("[{}]", words.join(", ")) };
-        let mut error = Self::new(422, "Invalid", format!("{} {name:?} is invalid: {list}", qualified(group, kind))).about(group, kind, name);
-        let causes: Vec<Value> = errors.iter().map(|e| json!({"reason": e.reason, "message": e.message, "field": e.path})).collect();
+        let list =
+            if words.len() == 1 { words[0].clone() } else { format!("[{}]", words.join(", ")) };
+        let mut error = Self::new(
+            422,
+            "Invalid",
+            format!("{} {name:?} is invalid: {list}", qualified(group, kind)),
+        )
+        .about(group, kind, name);
+        let causes: Vec<Value> = errors
+            .iter()
+            .map(|e| json!({"reason": e.reason, "message": e.message, "field": e.path}))
+            .collect();
         if let Some(details) = &mut error.details {
             details["causes"] = json!(causes);
         }

@@ -17,7 +17,13 @@ pub enum IncludeObject {
 }
 
 /// A table of objects. `list_metadata` is the list's own (resourceVersion, continue …).
-pub fn render(kind: &Kind, objects: &[Object], list_metadata: Value, include: IncludeObject, now: Timestamp) -> Value {
+pub fn render(
+    kind: &Kind,
+    objects: &[Object],
+    list_metadata: Value,
+    include: IncludeObject,
+    now: Timestamp,
+) -> Value {
     let rows: Vec<Value> = objects.iter().map(|object| row(kind, object, include, now)).collect();
     let columns: Vec<Value> = kind
         .columns
@@ -84,7 +90,20 @@ mod tests {
 
     #[test]
     fn durations_are_said_as_upstream_says_them() {
-        for (seconds, words) in [(0, "0s"), (119, "119s"), (120, "2m"), (150, "2m30s"), (600, "10m"), (10_799, "179m"), (10_860, "3h1m"), (28_800, "8h"), (172_800, "2d"), (180_000, "2d2h"), (700_000, "8d"), (-5, "<invalid>")] {
+        for (seconds, words) in [
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (150, "2m30s"),
+            (600, "10m"),
+            (10_799, "179m"),
+            (10_860, "3h1m"),
+            (28_800, "8h"),
+            (172_800, "2d"),
+            (180_000, "2d2h"),
+            (700_000, "8d"),
+            (-5, "<invalid>"),
+        ] {
             assert_eq!(human_duration(seconds), words, "{seconds}");
         }
     }

@@ -10,13 +10,23 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 /// Makes the namespaces that are missing.
 pub(crate) async fn namespaces(server: &ApiServer) -> Result<(), ApiError> {
     for name in NAMESPACES {
-        create(server, ("", "v1", "namespaces"), "", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await?;
+        create(
+            server,
+            ("", "v1", "namespaces"),
+            "",
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+        )
+        .await?;
     }
     Ok(())
 }
 
 /// Makes the Service `kubernetes` and its endpoints.
-pub(crate) async fn kubernetes_service(server: &ApiServer, address: Ipv4Addr, port: u16) -> Result<(), ApiError> {
+pub(crate) async fn kubernetes_service(
+    server: &ApiServer,
+    address: Ipv4Addr,
+    port: u16,
+) -> Result<(), ApiError> {
     let ip = server.inner.addresses.first().to_string();
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
@@ -32,7 +42,12 @@ pub(crate) async fn kubernetes_service(server: &ApiServer, address: Ipv4Addr, po
     create(server, ("", "v1", "endpoints"), "default", endpoints).await
 }
 
-async fn create(server: &ApiServer, (group, version, plural): (&str, &str, &str), namespace: &str, object: Value) -> Result<(), ApiError> {
+async fn create(
+    server: &ApiServer,
+    (group, version, plural): (&str, &str, &str),
+    namespace: &str,
+    object: Value,
+) -> Result<(), ApiError> {
     let kind = server.kind(group, version, plural).ok_or_else(ApiError::unknown_path)?;
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     if server.inner.registry.entry(kind, namespace, &name).await.is_ok() {

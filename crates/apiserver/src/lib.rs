@@ -43,19 +43,26 @@ pub struct Identity {
 impl Identity {
     /// A part of the control plane.
     pub fn internal(user: &str) -> Identity {
-        Identity { user: user.to_owned(), groups: vec!["system:authenticated".to_owned(), "system:control-plane".to_owned()] }
+        Identity {
+            user: user.to_owned(),
+            groups: vec!["system:authenticated".to_owned(), "system:control-plane".to_owned()],
+        }
     }
 
     /// Whoever shows no certificate.
     pub fn anonymous() -> Identity {
-        Identity { user: "system:anonymous".to_owned(), groups: vec!["system:unauthenticated".to_owned()] }
+        Identity {
+            user: "system:anonymous".to_owned(),
+            groups: vec!["system:unauthenticated".to_owned()],
+        }
     }
 }
 
 /// A node's kubelet API: an HTTP service with upstream's kubelet paths (`/containerLogs/NAMESPACE/POD/CONTAINER`,
 /// `/exec/NAMESPACE/POD/CONTAINER`, `/attach/…`, `/portForward/NAMESPACE/POD`), handed requests with their upgrade
 /// intact (`hyper::upgrade::OnUpgrade` in the request's extensions).
-pub type NodeService = tower::util::BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
+pub type NodeService =
+    tower::util::BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
 
 /// Finds the way to a node's kubelet API: in process for the own node, over TLS for others.
 pub trait NodeConnector: Send + Sync + fmt::Debug {
@@ -94,9 +101,12 @@ impl ApiServer {
     /// Starts from what the store has, and makes what every cluster has (the namespaces, the Service `kubernetes`).
     pub async fn new(config: Config, closing: CancellationToken) -> Result<ApiServer, ApiError> {
         let registry = registry::Registry::new(config.store);
-        let addresses = admission::ServiceAddresses::recover(&registry, config.service_cidr).await?;
+        let addresses =
+            admission::ServiceAddresses::recover(&registry, config.service_cidr).await?;
         let kinds = api::kinds::KINDS.to_vec();
-        let server = ApiServer { inner: Arc::new(Inner { kinds, registry, addresses, nodes: config.nodes, closing }) };
+        let server = ApiServer {
+            inner: Arc::new(Inner { kinds, registry, addresses, nodes: config.nodes, closing }),
+        };
         bootstrap::namespaces(&server).await?;
         Ok(server)
     }
@@ -126,6 +136,10 @@ impl ApiServer {
     }
 
     fn kind(&self, group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
-        self.inner.kinds.iter().copied().find(|kind| kind.names.group == group && kind.names.version == version && kind.names.plural == plural)
+        self.inner.kinds.iter().copied().find(|kind| {
+            kind.names.group == group
+                && kind.names.version == version
+                && kind.names.plural == plural
+        })
     }
 }

@@ -21,7 +21,12 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEADERS: Duration = Duration::from_secs(30);
 
 /// Serves the API on a listener until `closing` fires.
-pub async fn listen(server: ApiServer, listener: TcpListener, tls: Arc<rustls::ServerConfig>, closing: CancellationToken) {
+pub async fn listen(
+    server: ApiServer,
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    closing: CancellationToken,
+) {
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = tokio_util::task::TaskTracker::new();
@@ -50,7 +55,12 @@ pub async fn listen(server: ApiServer, listener: TcpListener, tls: Arc<rustls::S
     let _unfinished = tokio::time::timeout(Duration::from_secs(2), connections.wait()).await;
 }
 
-async fn serve_connection(server: ApiServer, acceptor: TlsAcceptor, stream: TcpStream, closing: CancellationToken) {
+async fn serve_connection(
+    server: ApiServer,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    closing: CancellationToken,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection waits to fill its packets");
     }
@@ -59,18 +69,29 @@ async fn serve_connection(server: ApiServer, acceptor: TlsAcceptor, stream: TcpS
         Ok(Err(error)) => return tracing::debug!(%error, "a client's TLS handshake failed"),
         Err(_) => return tracing::debug!("a client did not finish its TLS handshake"),
     };
-    let identity = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).and_then(|certificate| identity_of(certificate)).unwrap_or_else(Identity::anonymous);
-    let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        let (server, identity) = (server.clone(), identity.clone());
-        async move {
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(identity);
-            Ok::<_, Infallible>(server.answer(request).await)
-        }
-    });
+    let identity = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .and_then(|certificate| identity_of(certificate))
+        .unwrap_or_else(Identity::anonymous);
+    let service =
+        hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let (server, identity) = (server.clone(), identity.clone());
+            async move {
+                let mut request = request.map(Body::new);
+                request.extensions_mut().insert(identity);
+                Ok::<_, Infallible>(server.answer(request).await)
+            }
+        });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
-    builder.http2().timer(TokioTimer::new()).adaptive_window(true).keep_alive_interval(Duration::from_secs(30));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .adaptive_window(true)
+        .keep_alive_interval(Duration::from_secs(30));
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {
@@ -86,7 +107,11 @@ async fn serve_connection(server: ApiServer, acceptor: TlsAcceptor, stream: TcpS
 fn identity_of(certificate: &[u8]) -> Option<Identity> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let user = certificate.subject().iter_common_name().next()?.as_str().ok()?.to_owned();
-    let mut groups: Vec<String> = certificate.subject().iter_organization().filter_map(|name| name.as_str().ok().map(str::to_owned)).collect();
+    let mut groups: Vec<String> = certificate
+        .subject()
+        .iter_organization()
+        .filter_map(|name| name.as_str().ok().map(str::to_owned))
+        .collect();
     groups.push("system:authenticated".to_owned());
     Some(Identity { user, groups })
 }

@@ -17,7 +17,8 @@ pub(crate) enum Form {
 
 /// Reads `Accept`; the first form that can be given is given.
 pub(crate) fn form(headers: &HeaderMap, include_object: &str) -> Result<Form, ApiError> {
-    let accept = headers.get(http::header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
+    let accept =
+        headers.get(http::header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
     for option in accept.split(',') {
         let mut words = option.split(';').map(str::trim);
         let media = words.next().unwrap_or_default();
@@ -26,8 +27,10 @@ pub(crate) fn form(headers: &HeaderMap, include_object: &str) -> Result<Form, Ap
         }
         let parameters: Vec<&str> = words.collect();
         let requested = parameters.iter().find_map(|word| word.strip_prefix("as="));
-        let known_group = parameters.iter().all(|word| !word.starts_with("g=") || *word == "g=meta.k8s.io");
-        let known_version = parameters.iter().all(|word| !word.starts_with("v=") || *word == "v=v1");
+        let known_group =
+            parameters.iter().all(|word| !word.starts_with("g=") || *word == "g=meta.k8s.io");
+        let known_version =
+            parameters.iter().all(|word| !word.starts_with("v=") || *word == "v=v1");
         match requested {
             None => return Ok(Form::Object),
             Some("Table") if known_group && known_version => {
@@ -37,7 +40,11 @@ pub(crate) fn form(headers: &HeaderMap, include_object: &str) -> Result<Form, Ap
                     _ => IncludeObject::Metadata,
                 }));
             }
-            Some("PartialObjectMetadata" | "PartialObjectMetadataList") if known_group && known_version => return Ok(Form::Metadata),
+            Some("PartialObjectMetadata" | "PartialObjectMetadataList")
+                if known_group && known_version =>
+            {
+                return Ok(Form::Metadata);
+            }
             Some(_) => {}
         }
     }
@@ -60,9 +67,17 @@ mod tests {
     #[test]
     fn the_first_form_that_can_be_given_is_given() {
         let table = Form::Table(IncludeObject::Metadata);
-        assert_eq!(of("application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json"), Ok(table));
+        assert_eq!(
+            of(
+                "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json"
+            ),
+            Ok(table)
+        );
         assert_eq!(of("application/vnd.kubernetes.protobuf,application/json"), Ok(Form::Object));
-        assert_eq!(of("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"), Ok(Form::Metadata));
+        assert_eq!(
+            of("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"),
+            Ok(Form::Metadata)
+        );
         assert_eq!(of("application/vnd.kubernetes.protobuf"), Err(406));
     }
 }

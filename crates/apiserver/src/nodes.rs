@@ -11,20 +11,30 @@ use tower::ServiceExt;
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
 /// Forwards to the kubelet API of the pod's node.
-pub(crate) async fn forward(server: &ApiServer, info: &ResourceRequest, query: &Query, mut request: Request<Body>) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn forward(
+    server: &ApiServer,
+    info: &ResourceRequest,
+    query: &Query,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
     let kind = server.kind("", "v1", "pods").ok_or_else(ApiError::unknown_path)?;
     let pod = server.inner.registry.object(kind, &info.namespace, &info.name).await?;
     let container = container(&pod, query.get("container"))?;
     let node = pod.str_at("/spec/nodeName");
     if node.is_empty() {
-        return Err(ApiError::bad_request(format!("pod {} does not have a host assigned", info.name)));
+        return Err(ApiError::bad_request(format!(
+            "pod {} does not have a host assigned",
+            info.name
+        )));
     }
     let verb = match info.subresource.as_str() {
         "log" => "containerLogs",
         "portforward" => "portForward",
         other => other,
     };
-    let service = server.inner.nodes.connect(node).ok_or_else(|| ApiError::internal(format!("error dialing backend: node {node:?} cannot be reached")))?;
+    let service = server.inner.nodes.connect(node).ok_or_else(|| {
+        ApiError::internal(format!("error dialing backend: node {node:?} cannot be reached"))
+    })?;
     let container = if verb == "portForward" { String::new() } else { format!("/{container}") };
     let query = request.uri().query().map_or(String::new(), |query| format!("?{query}"));
     let uri = format!("/{verb}/{}/{}{container}{query}", info.namespace, info.name);
@@ -38,21 +48,42 @@ pub(crate) async fn forward(server: &ApiServer, info: &ResourceRequest, query: &
 /// The container that is meant.
 fn container(pod: &Object, asked: &str) -> Result<String, ApiError> {
     let names = |list: &str| -> Vec<String> {
-        pod.list_at(&format!("/spec/{list}")).iter().filter_map(|c| c.get("name").and_then(Value::as_str)).map(str::to_owned).collect()
+        pod.list_at(&format!("/spec/{list}"))
+            .iter()
+            .filter_map(|c| c.get("name").and_then(Value::as_str))
+            .map(str::to_owned)
+            .collect()
     };
     let (containers, inits) = (names("containers"), names("initContainers"));
     if !asked.is_empty() {
         let known = containers.iter().chain(&inits).any(|name| name == asked);
-        return if known { Ok(asked.to_owned()) } else { Err(ApiError::bad_request(format!("container {asked} is not valid for pod {}", pod.name()))) };
+        return if known {
+            Ok(asked.to_owned())
+        } else {
+            Err(ApiError::bad_request(format!(
+                "container {asked} is not valid for pod {}",
+                pod.name()
+            )))
+        };
     }
-    if let Some(name) = pod.annotation(DEFAULT_CONTAINER).filter(|name| containers.iter().any(|c| c == name)) {
+    if let Some(name) =
+        pod.annotation(DEFAULT_CONTAINER).filter(|name| containers.iter().any(|c| c == name))
+    {
         return Ok(name.to_owned());
     }
     match &containers[..] {
         [only] => Ok(only.clone()),
         _ => {
-            let inits = if inits.is_empty() { String::new() } else { format!(" or one of the init containers: [{}]", inits.join(" ")) };
-            Err(ApiError::bad_request(format!("a container name must be specified for pod {}, choose one of: [{}]{inits}", pod.name(), containers.join(" "))))
+            let inits = if inits.is_empty() {
+                String::new()
+            } else {
+                format!(" or one of the init containers: [{}]", inits.join(" "))
+            };
+            Err(ApiError::bad_request(format!(
+                "a container name must be specified for pod {}, choose one of: [{}]{inits}",
+                pod.name(),
+                containers.join(" ")
+            )))
         }
     }
 }

@@ -28,27 +28,89 @@ enum Kind {
 /// Number, name, whether it repeats, what it holds.
 type Field = (u64, &'static str, bool, Kind);
 
-const OWNER: &[Field] = &[(1, "kind", false, Kind::Text), (3, "name", false, Kind::Text), (4, "uid", false, Kind::Text), (5, "apiVersion", false, Kind::Text), (6, "controller", false, Kind::Bool), (7, "blockOwnerDeletion", false, Kind::Bool)];
+const OWNER: &[Field] = &[
+    (1, "kind", false, Kind::Text),
+    (3, "name", false, Kind::Text),
+    (4, "uid", false, Kind::Text),
+    (5, "apiVersion", false, Kind::Text),
+    (6, "controller", false, Kind::Bool),
+    (7, "blockOwnerDeletion", false, Kind::Bool),
+];
 const METADATA: &[Field] = &[
-    (1, "name", false, Kind::Text), (2, "generateName", false, Kind::Text), (3, "namespace", false, Kind::Text), (5, "uid", false, Kind::Text), (6, "resourceVersion", false, Kind::Text),
-    (8, "creationTimestamp", false, Kind::Time), (11, "labels", true, Kind::Texts), (12, "annotations", true, Kind::Texts), (13, "ownerReferences", true, Kind::Message(OWNER)), (14, "finalizers", true, Kind::Text),
+    (1, "name", false, Kind::Text),
+    (2, "generateName", false, Kind::Text),
+    (3, "namespace", false, Kind::Text),
+    (5, "uid", false, Kind::Text),
+    (6, "resourceVersion", false, Kind::Text),
+    (8, "creationTimestamp", false, Kind::Time),
+    (11, "labels", true, Kind::Texts),
+    (12, "annotations", true, Kind::Texts),
+    (13, "ownerReferences", true, Kind::Message(OWNER)),
+    (14, "finalizers", true, Kind::Text),
 ];
-const PORT: &[Field] = &[(1, "name", false, Kind::Text), (2, "protocol", false, Kind::Text), (3, "port", false, Kind::Int), (4, "targetPort", false, Kind::IntOrString), (5, "nodePort", false, Kind::Int), (6, "appProtocol", false, Kind::Text)];
+const PORT: &[Field] = &[
+    (1, "name", false, Kind::Text),
+    (2, "protocol", false, Kind::Text),
+    (3, "port", false, Kind::Int),
+    (4, "targetPort", false, Kind::IntOrString),
+    (5, "nodePort", false, Kind::Int),
+    (6, "appProtocol", false, Kind::Text),
+];
 const SERVICE_SPEC: &[Field] = &[
-    (1, "ports", true, Kind::Message(PORT)), (2, "selector", true, Kind::Texts), (3, "clusterIP", false, Kind::Text), (4, "type", false, Kind::Text), (5, "externalIPs", true, Kind::Text),
-    (7, "sessionAffinity", false, Kind::Text), (8, "loadBalancerIP", false, Kind::Text), (10, "externalName", false, Kind::Text), (11, "externalTrafficPolicy", false, Kind::Text),
-    (13, "publishNotReadyAddresses", false, Kind::Bool), (17, "ipFamilyPolicy", false, Kind::Text), (18, "clusterIPs", true, Kind::Text), (19, "ipFamilies", true, Kind::Text), (22, "internalTrafficPolicy", false, Kind::Text),
+    (1, "ports", true, Kind::Message(PORT)),
+    (2, "selector", true, Kind::Texts),
+    (3, "clusterIP", false, Kind::Text),
+    (4, "type", false, Kind::Text),
+    (5, "externalIPs", true, Kind::Text),
+    (7, "sessionAffinity", false, Kind::Text),
+    (8, "loadBalancerIP", false, Kind::Text),
+    (10, "externalName", false, Kind::Text),
+    (11, "externalTrafficPolicy", false, Kind::Text),
+    (13, "publishNotReadyAddresses", false, Kind::Bool),
+    (17, "ipFamilyPolicy", false, Kind::Text),
+    (18, "clusterIPs", true, Kind::Text),
+    (19, "ipFamilies", true, Kind::Text),
+    (22, "internalTrafficPolicy", false, Kind::Text),
 ];
-const REFERENCE: &[Field] = &[(1, "kind", false, Kind::Text), (2, "namespace", false, Kind::Text), (3, "name", false, Kind::Text)];
+const REFERENCE: &[Field] = &[
+    (1, "kind", false, Kind::Text),
+    (2, "namespace", false, Kind::Text),
+    (3, "name", false, Kind::Text),
+];
 const LOCAL_REFERENCE: &[Field] = &[(1, "name", false, Kind::Text)];
 const META: Field = (1, "metadata", false, Kind::Message(METADATA));
 
 /// The kinds that can be read.
 const KINDS: &[(&str, &[Field])] = &[
     ("Namespace", &[META]),
-    ("ConfigMap", &[META, (2, "data", true, Kind::Texts), (3, "binaryData", true, Kind::Blobs), (4, "immutable", false, Kind::Bool)]),
-    ("Secret", &[META, (2, "data", true, Kind::Blobs), (3, "type", false, Kind::Text), (4, "stringData", true, Kind::Texts), (5, "immutable", false, Kind::Bool)]),
-    ("ServiceAccount", &[META, (2, "secrets", true, Kind::Message(REFERENCE)), (3, "imagePullSecrets", true, Kind::Message(LOCAL_REFERENCE)), (4, "automountServiceAccountToken", false, Kind::Bool)]),
+    (
+        "ConfigMap",
+        &[
+            META,
+            (2, "data", true, Kind::Texts),
+            (3, "binaryData", true, Kind::Blobs),
+            (4, "immutable", false, Kind::Bool),
+        ],
+    ),
+    (
+        "Secret",
+        &[
+            META,
+            (2, "data", true, Kind::Blobs),
+            (3, "type", false, Kind::Text),
+            (4, "stringData", true, Kind::Texts),
+            (5, "immutable", false, Kind::Bool),
+        ],
+    ),
+    (
+        "ServiceAccount",
+        &[
+            META,
+            (2, "secrets", true, Kind::Message(REFERENCE)),
+            (3, "imagePullSecrets", true, Kind::Message(LOCAL_REFERENCE)),
+            (4, "automountServiceAccountToken", false, Kind::Bool),
+        ],
+    ),
     ("Service", &[META, (2, "spec", false, Kind::Message(SERVICE_SPEC))]),
 ];
 
@@ -76,7 +138,10 @@ fn varint(bytes: &mut &[u8]) -> Result<u64, ApiError> {
 }
 
 fn take<'a>(bytes: &mut &'a [u8], length: u64) -> Result<&'a [u8], ApiError> {
-    let length = usize::try_from(length).ok().filter(|length| *length <= bytes.len()).ok_or_else(|| bad("it ends early"))?;
+    let length = usize::try_from(length)
+        .ok()
+        .filter(|length| *length <= bytes.len())
+        .ok_or_else(|| bad("it ends early"))?;
     let (taken, rest) = bytes.split_at(length);
     *bytes = rest;
     Ok(taken)
@@ -105,7 +170,7 @@ fn text(bytes: &[u8]) -> Result<String, ApiError> {
     String::from_utf8(bytes.to_vec()).map_err(|_| bad("a text is not UTF-8"))
 }
 
-fn part<'a>(bytes: &'a [u8], number: u64) -> Result<&'a [u8], ApiError> {
+fn part(bytes: &[u8], number: u64) -> Result<&[u8], ApiError> {
     let found = fields(bytes)?.into_iter().rev().find_map(|(n, wire)| match wire {
         Wire::Bytes(bytes) if n == number => Some(bytes),
         _ => None,
@@ -124,11 +189,19 @@ fn number(bytes: &[u8], number: u64) -> Result<u64, ApiError> {
 fn message(bytes: &[u8], known: &[Field]) -> Result<Value, ApiError> {
     let mut object = Map::new();
     for (number_of, wire) in fields(bytes)? {
-        let Some((_, name, repeated, kind)) = known.iter().find(|(number, ..)| *number == number_of) else { continue };
+        let Some((_, name, repeated, kind)) =
+            known.iter().find(|(number, ..)| *number == number_of)
+        else {
+            continue;
+        };
         let value = match (kind, &wire) {
             (Kind::Texts | Kind::Blobs, Wire::Bytes(entry)) => {
                 let (key, value) = (text(part(entry, 1)?)?, part(entry, 2)?);
-                let value = if matches!(kind, Kind::Blobs) { json!(STANDARD.encode(value)) } else { json!(text(value)?) };
+                let value = if matches!(kind, Kind::Blobs) {
+                    json!(STANDARD.encode(value))
+                } else {
+                    json!(text(value)?)
+                };
                 let map = object.entry(*name).or_insert_with(|| json!({}));
                 map[key] = value;
                 continue;
@@ -144,9 +217,14 @@ fn message(bytes: &[u8], known: &[Field]) -> Result<Value, ApiError> {
             (Kind::Message(known), Wire::Bytes(bytes)) => message(bytes, known)?,
             (Kind::Time, Wire::Bytes(bytes)) => match number(bytes, 1)? {
                 0 => continue,
-                seconds => json!(jiff::Timestamp::from_second(i64::try_from(seconds).unwrap_or(0)).unwrap_or_default().to_string()),
+                seconds => json!(
+                    jiff::Timestamp::from_second(i64::try_from(seconds).unwrap_or(0))
+                        .unwrap_or_default()
+                        .to_string()
+                ),
             },
-            (Kind::IntOrString, Wire::Bytes(bytes)) => match (number(bytes, 1)?, number(bytes, 2)?) {
+            (Kind::IntOrString, Wire::Bytes(bytes)) => match (number(bytes, 1)?, number(bytes, 2)?)
+            {
                 (0, 0) => continue,
                 (0, value) => json!(value),
                 _ => json!(text(part(bytes, 3)?)?),
@@ -174,10 +252,14 @@ fn message(bytes: &[u8], known: &[Field]) -> Result<Value, ApiError> {
 
 /// Reads a body.
 pub(crate) fn read(body: &[u8]) -> Result<Value, ApiError> {
-    let envelope = body.strip_prefix(MAGIC).ok_or_else(|| bad("it does not start as Kubernetes' do"))?;
+    let envelope =
+        body.strip_prefix(MAGIC).ok_or_else(|| bad("it does not start as Kubernetes' do"))?;
     let type_meta = part(envelope, 1)?;
     let (api_version, kind) = (text(part(type_meta, 1)?)?, text(part(type_meta, 2)?)?);
-    let known = KINDS.iter().find(|(name, _)| *name == kind && api_version == "v1").map(|(_, fields)| *fields);
+    let known = KINDS
+        .iter()
+        .find(|(name, _)| *name == kind && api_version == "v1")
+        .map(|(_, fields)| *fields);
     let known = known.ok_or_else(|| ApiError::unsupported_media_type(&["application/json"]))?;
     let mut object = message(part(envelope, 2)?, known)?;
     object["apiVersion"] = json!(api_version);
@@ -200,7 +282,10 @@ mod tests {
         let raw = [field(1, &meta), field(2, &entry)].concat();
         let types = [field(1, b"v1"), field(2, b"ConfigMap")].concat();
         let body = [MAGIC.to_vec(), field(1, &types), field(2, &raw)].concat();
-        assert_eq!(read(&body).unwrap(), json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings", "namespace": "default"}, "data": {"key": "value"}}));
+        assert_eq!(
+            read(&body).unwrap(),
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings", "namespace": "default"}, "data": {"key": "value"}})
+        );
         for end in 0..body.len() {
             // Cut short anywhere it is refused or reads as less; it never panics.
             let _refused = read(&body[..end]);

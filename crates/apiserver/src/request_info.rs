@@ -35,7 +35,10 @@ impl Query {
         let mut parameters: HashMap<String, Vec<String>> = HashMap::new();
         for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            parameters.entry(percent_decode(key, true)).or_default().push(percent_decode(value, true));
+            parameters
+                .entry(percent_decode(key, true))
+                .or_default()
+                .push(percent_decode(value, true));
         }
         Query(parameters)
     }
@@ -43,7 +46,10 @@ impl Query {
         self.0.get(key).and_then(|values| values.last()).map_or("", String::as_str)
     }
     pub(crate) fn is_true(&self, key: &str) -> bool {
-        self.0.get(key).and_then(|values| values.last()).is_some_and(|value| value == "true" || value == "1" || value.is_empty())
+        self.0
+            .get(key)
+            .and_then(|values| values.last())
+            .is_some_and(|value| value == "true" || value == "1" || value.is_empty())
     }
 }
 
@@ -74,7 +80,12 @@ pub(crate) fn percent_decode(text: &str, plus_is_space: bool) -> String {
 
 impl RequestInfo {
     pub(crate) fn of(method: &Method, uri: &Uri, query: &Query) -> RequestInfo {
-        let segments: Vec<String> = uri.path().split('/').filter(|part| !part.is_empty()).map(|part| percent_decode(part, false)).collect();
+        let segments: Vec<String> = uri
+            .path()
+            .split('/')
+            .filter(|part| !part.is_empty())
+            .map(|part| percent_decode(part, false))
+            .collect();
         let parts: Vec<&str> = segments.iter().map(String::as_str).collect();
         let (group, version, rest) = match &parts[..] {
             ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
@@ -83,7 +94,11 @@ impl RequestInfo {
         };
         let (namespace, rest) = match rest {
             // Below a namespace stand resources; `namespaces/x/status` and `/finalize` are of the namespace itself.
-            ["namespaces", namespace, resource, ..] if !["status", "finalize"].contains(resource) => (*namespace, &rest[2..]),
+            ["namespaces", namespace, resource, ..]
+                if !["status", "finalize"].contains(resource) =>
+            {
+                (*namespace, &rest[2..])
+            }
             _ => ("", rest),
         };
         let resource = rest.first().copied().unwrap_or_default();
@@ -127,11 +142,23 @@ mod tests {
     #[test]
     fn paths_are_read_as_upstream_reads_them() {
         let scale = read("PATCH", "/apis/apps/v1/namespaces/default/statefulsets/web/scale");
-        assert_eq!((scale.verb, scale.group.as_str(), scale.namespace.as_str(), scale.name.as_str(), scale.subresource.as_str()), ("patch", "apps", "default", "web", "scale"));
+        assert_eq!(
+            (
+                scale.verb,
+                scale.group.as_str(),
+                scale.namespace.as_str(),
+                scale.name.as_str(),
+                scale.subresource.as_str()
+            ),
+            ("patch", "apps", "default", "web", "scale")
+        );
         assert_eq!(read("GET", "/api/v1/pods?watch=1").verb, "watch");
         assert_eq!(read("DELETE", "/api/v1/namespaces/a/pods").verb, "deletecollection");
         let namespace = read("GET", "/api/v1/namespaces/a");
-        assert_eq!((namespace.resource.as_str(), namespace.namespace.as_str(), namespace.name.as_str()), ("namespaces", "", "a"));
+        assert_eq!(
+            (namespace.resource.as_str(), namespace.namespace.as_str(), namespace.name.as_str()),
+            ("namespaces", "", "a")
+        );
         assert_eq!(read("PUT", "/api/v1/namespaces/a/finalize").subresource, "finalize");
     }
 

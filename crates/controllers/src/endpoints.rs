@@ -13,21 +13,54 @@ use std::time::Duration;
 /// Runs for ever.
 pub(crate) async fn run(client: Client, caches: Caches) {
     let (queue, keys) = queue();
-    queue.feed(&caches.services, |change: &Change<Service>| change.new.as_ref().or(change.old.as_ref()).map(|service| (service.namespace().unwrap_or_default(), service.name_any())).into_iter().collect());
+    queue.feed(&caches.services, |change: &Change<Service>| {
+        change
+            .new
+            .as_ref()
+            .or(change.old.as_ref())
+            .map(|service| (service.namespace().unwrap_or_default(), service.name_any()))
+            .into_iter()
+            .collect()
+    });
     queue.feed(&caches.pods, {
         let services = caches.services.clone();
         move |change: &Change<Pod>| {
-            let Some(namespace) = change.new.as_ref().or(change.old.as_ref()).and_then(|pod| pod.namespace()) else { return Vec::new() };
-            let selected = |service: &Service| selects(service).is_some_and(|selector| [&change.old, &change.new].into_iter().flatten().any(|pod| selector.matches_optional(pod.metadata.labels.as_ref())));
-            services.of_namespace(&namespace).iter().filter(|service| selected(service)).map(|service| (namespace.clone(), service.name_any())).collect()
+            let Some(namespace) =
+                change.new.as_ref().or(change.old.as_ref()).and_then(|pod| pod.namespace())
+            else {
+                return Vec::new();
+            };
+            let selected = |service: &Service| {
+                selects(service).is_some_and(|selector| {
+                    [&change.old, &change.new]
+                        .into_iter()
+                        .flatten()
+                        .any(|pod| selector.matches_optional(pod.metadata.labels.as_ref()))
+                })
+            };
+            services
+                .of_namespace(&namespace)
+                .iter()
+                .filter(|service| selected(service))
+                .map(|service| (namespace.clone(), service.name_any()))
+                .collect()
         }
     });
     queue.feed(&caches.slices, |change: &Change<EndpointSlice>| {
         // Only what somebody else took away concerns us.
         let gone = change.old.as_ref().filter(|_| change.new.is_none());
-        gone.and_then(|slice| Some((slice.namespace()?, slice.labels().get(SERVICE_LABEL)?.clone()))).into_iter().collect()
+        gone.and_then(|slice| {
+            Some((slice.namespace()?, slice.labels().get(SERVICE_LABEL)?.clone()))
+        })
+        .into_iter()
+        .collect()
     });
-    tokio::join!(caches.services.synced(), caches.pods.synced(), caches.slices.synced(), caches.endpoints.synced());
+    tokio::join!(
+        caches.services.synced(),
+        caches.pods.synced(),
+        caches.slices.synced(),
+        caches.endpoints.synced()
+    );
     drive("endpoints", queue, keys, move |key| {
         let (client, caches) = (client.clone(), caches.clone());
         async move { reconcile(&client, &caches, &key).await }
@@ -35,10 +68,25 @@ pub(crate) async fn run(client: Client, caches: Caches) {
     .await;
 }
 
-async fn reconcile(client: &Client, caches: &Caches, (namespace, name): &Key) -> Result<Option<Duration>, String> {
-    let Some(service) = caches.services.get(namespace, name).filter(|service| service.metadata.deletion_timestamp.is_none()) else { return Ok(None) };
+async fn reconcile(
+    client: &Client,
+    caches: &Caches,
+    (namespace, name): &Key,
+) -> Result<Option<Duration>, String> {
+    let Some(service) = caches
+        .services
+        .get(namespace, name)
+        .filter(|service| service.metadata.deletion_timestamp.is_none())
+    else {
+        return Ok(None);
+    };
     let Some(selector) = selects(&service) else { return Ok(None) };
-    let selected: Vec<Arc<Pod>> = caches.pods.of_namespace(namespace).into_iter().filter(|pod| selector.matches_optional(pod.metadata.labels.as_ref())).collect();
+    let selected: Vec<Arc<Pod>> = caches
+        .pods
+        .of_namespace(namespace)
+        .into_iter()
+        .filter(|pod| selector.matches_optional(pod.metadata.labels.as_ref()))
+        .collect();
     let pods: Vec<&Pod> = selected.iter().map(|pod| &**pod).collect();
     let wanted = slices(&service, &pods);
     let api: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
@@ -53,8 +101,13 @@ async fn reconcile(client: &Client, caches: &Caches, (namespace, name): &Key) ->
             caches.slices.wait_for_write(&written.map_err(|error| error.to_string())?).await;
         }
     }
-    let ours = |slice: &EndpointSlice| slice.labels().get(SERVICE_LABEL) == Some(name) && slice.labels().get(MANAGED_BY).is_some_and(|by| by == CONTROLLER);
-    for slice in caches.slices.with_prefix(namespace, name).iter().filter(|slice| ours(slice) && wanted.iter().all(|wanted| wanted.name_any() != slice.name_any())) {
+    let ours = |slice: &EndpointSlice| {
+        slice.labels().get(SERVICE_LABEL) == Some(name)
+            && slice.labels().get(MANAGED_BY).is_some_and(|by| by == CONTROLLER)
+    };
+    for slice in caches.slices.with_prefix(namespace, name).iter().filter(|slice| {
+        ours(slice) && wanted.iter().all(|wanted| wanted.name_any() != slice.name_any())
+    }) {
         match api.delete(&slice.name_any(), &DeleteParams::default()).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             other => drop(other.map_err(|error| error.to_string())?),
@@ -64,7 +117,14 @@ async fn reconcile(client: &Client, caches: &Caches, (namespace, name): &Key) ->
     let api: Api<Endpoints> = Api::namespaced(client.clone(), namespace);
     let written = match caches.endpoints.get(namespace, name) {
         Some(found) if found.subsets == older.subsets => None,
-        Some(_) => Some(api.patch(name, &PatchParams::default(), &Patch::Merge(json!({"subsets": older.subsets}))).await),
+        Some(_) => Some(
+            api.patch(
+                name,
+                &PatchParams::default(),
+                &Patch::Merge(json!({"subsets": older.subsets})),
+            )
+            .await,
+        ),
         None => Some(api.create(&PostParams::default(), &older).await),
     };
     if let Some(written) = written {

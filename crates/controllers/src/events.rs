@@ -33,7 +33,13 @@ impl Recorder {
     }
 
     /// Tells something about an object.
-    pub(crate) fn tell<K: Resource<DynamicType = ()>>(&self, about: &K, kind: &str, reason: &str, message: &str) {
+    pub(crate) fn tell<K: Resource<DynamicType = ()>>(
+        &self,
+        about: &K,
+        kind: &str,
+        reason: &str,
+        message: &str,
+    ) {
         let metadata = about.meta();
         let about = ObjectReference {
             api_version: Some(K::api_version(&()).into_owned()),
@@ -75,9 +81,13 @@ pub(crate) async fn forget_old(client: Client) {
     loop {
         tokio::time::sleep(KEPT / 12).await;
         let Ok(events) = api.list(&ListParams::default()).await else { continue };
-        let oldest = Timestamp::now().as_second() - i64::try_from(KEPT.as_secs()).unwrap_or(i64::MAX);
-        for event in events.items.iter().filter(|event| event.last_timestamp.as_ref().is_some_and(|time| time.0.as_second() < oldest)) {
-            let own: Api<Event> = Api::namespaced(client.clone(), &event.namespace().unwrap_or_default());
+        let oldest =
+            Timestamp::now().as_second() - i64::try_from(KEPT.as_secs()).unwrap_or(i64::MAX);
+        for event in events.items.iter().filter(|event| {
+            event.last_timestamp.as_ref().is_some_and(|time| time.0.as_second() < oldest)
+        }) {
+            let own: Api<Event> =
+                Api::namespaced(client.clone(), &event.namespace().unwrap_or_default());
             if let Err(error) = own.delete(&event.name_any(), &DeleteParams::default()).await {
                 tracing::debug!(%error, "an old event could not be deleted");
             }

@@ -2,7 +2,10 @@
 
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
+    ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::runtime::watcher::{self, Event};
@@ -29,8 +32,21 @@ const LONGEST_DELAY: Duration = Duration::from_secs(300);
 const AT_ONCE: usize = 64;
 
 /// What objects a cache can hold.
-pub trait Cached: Resource<DynamicType = ()> + Clone + Debug + serde::de::DeserializeOwned + Send + Sync + 'static {}
-impl<K: Resource<DynamicType = ()> + Clone + Debug + serde::de::DeserializeOwned + Send + Sync + 'static> Cached for K {}
+pub trait Cached:
+    Resource<DynamicType = ()> + Clone + Debug + serde::de::DeserializeOwned + Send + Sync + 'static
+{
+}
+impl<
+    K: Resource<DynamicType = ()>
+        + Clone
+        + Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+> Cached for K
+{
+}
 
 /// One change, as seen.
 #[derive(Debug)]
@@ -78,7 +94,11 @@ fn key_of(object: &impl ResourceExt) -> Key {
 impl<K: Cached> Cache<K> {
     /// Starts the watch.
     pub fn start(client: Client) -> Cache<K> {
-        let inner = Arc::new(Inner { objects: RwLock::default(), news: broadcast::channel(NEWS).0, seen: watch::channel(None).0 });
+        let inner = Arc::new(Inner {
+            objects: RwLock::default(),
+            news: broadcast::channel(NEWS).0,
+            seen: watch::channel(None).0,
+        });
         let cache = Cache { inner };
         let filled = cache.clone();
         tokio::spawn(async move { filled.follow(Api::all(client)).await });
@@ -117,7 +137,12 @@ impl<K: Cached> Cache<K> {
 
     fn put(&self, object: K) {
         let object = Arc::new(object);
-        let old = self.inner.objects.write().unwrap_or_else(PoisonError::into_inner).insert(key_of(&*object), object.clone());
+        let old = self
+            .inner
+            .objects
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key_of(&*object), object.clone());
         self.tell(Change { old, new: Some(object) });
     }
 
@@ -128,7 +153,15 @@ impl<K: Cached> Cache<K> {
 
     fn replace(&self, listed: Vec<K>) {
         let keys: Vec<Key> = listed.iter().map(key_of).collect();
-        let gone: Vec<Key> = self.inner.objects.read().unwrap_or_else(PoisonError::into_inner).keys().filter(|key| !keys.contains(key)).cloned().collect();
+        let gone: Vec<Key> = self
+            .inner
+            .objects
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys()
+            .filter(|key| !keys.contains(key))
+            .cloned()
+            .collect();
         gone.iter().for_each(|key| self.remove(key));
         let newest = listed.iter().map(version).max().unwrap_or(0);
         listed.into_iter().for_each(|object| self.put(object));
@@ -142,26 +175,45 @@ impl<K: Cached> Cache<K> {
 
     /// One object.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        self.inner.objects.read().unwrap_or_else(PoisonError::into_inner).get(&(namespace.to_owned(), name.to_owned())).cloned()
+        self.inner
+            .objects
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .cloned()
     }
 
     /// All of a namespace.
     pub fn of_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
         let start = (namespace.to_owned(), String::new());
         let objects = self.inner.objects.read().unwrap_or_else(PoisonError::into_inner);
-        objects.range(start..).take_while(|((found, _), _)| found == namespace).map(|(_, object)| object.clone()).collect()
+        objects
+            .range(start..)
+            .take_while(|((found, _), _)| found == namespace)
+            .map(|(_, object)| object.clone())
+            .collect()
     }
 
     /// All whose names start so, of a namespace: proportional to what is found.
     pub fn with_prefix(&self, namespace: &str, prefix: &str) -> Vec<Arc<K>> {
         let start = (namespace.to_owned(), prefix.to_owned());
         let objects = self.inner.objects.read().unwrap_or_else(PoisonError::into_inner);
-        objects.range(start..).take_while(|((found, name), _)| found == namespace && name.starts_with(prefix)).map(|(_, object)| object.clone()).collect()
+        objects
+            .range(start..)
+            .take_while(|((found, name), _)| found == namespace && name.starts_with(prefix))
+            .map(|(_, object)| object.clone())
+            .collect()
     }
 
     /// All.
     pub fn all(&self) -> Vec<Arc<K>> {
-        self.inner.objects.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.inner
+            .objects
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// Changes from now on.
@@ -262,13 +314,19 @@ impl Queue {
     }
 
     /// Turns a cache's changes into keys, now and from now on.
-    pub fn feed<K: Cached>(&self, cache: &Cache<K>, keys: impl Fn(&Change<K>) -> Vec<Key> + Send + Sync + 'static) {
+    pub fn feed<K: Cached>(
+        &self,
+        cache: &Cache<K>,
+        keys: impl Fn(&Change<K>) -> Vec<Key> + Send + Sync + 'static,
+    ) {
         let (queue, cache, mut changes) = (self.clone(), cache.clone(), cache.changes());
         tokio::spawn(async move {
             cache.synced().await;
             let everything = |queue: &Queue| {
                 for object in cache.all() {
-                    keys(&Change { old: None, new: Some(object) }).into_iter().for_each(|key| queue.add(key));
+                    keys(&Change { old: None, new: Some(object) })
+                        .into_iter()
+                        .for_each(|key| queue.add(key));
                 }
             };
             everything(&queue);
@@ -299,8 +357,12 @@ struct KeyState {
 
 /// Reconciles keys for ever: never one key twice at once, different keys side by side. A reconcile may ask to be
 /// repeated after a time; one that fails is repeated with growing delays; one that panics counts as failed.
-pub async fn drive<F, R>(controller: &'static str, queue: Queue, mut keys: mpsc::UnboundedReceiver<Key>, reconcile: F)
-where
+pub async fn drive<F, R>(
+    controller: &'static str,
+    queue: Queue,
+    mut keys: mpsc::UnboundedReceiver<Key>,
+    reconcile: F,
+) where
     F: Fn(Key) -> R,
     R: Future<Output = Result<Option<Duration>, String>> + Send + 'static,
 {
@@ -315,7 +377,9 @@ where
                 state.again = false;
             }
             let work = std::panic::AssertUnwindSafe(reconcile(key.clone())).catch_unwind();
-            tasks.spawn(async move { (key, work.await.unwrap_or_else(|_| Err("the reconcile panicked".to_owned()))) });
+            tasks.spawn(async move {
+                (key, work.await.unwrap_or_else(|_| Err("the reconcile panicked".to_owned())))
+            });
         }
         tokio::select! {
             key = keys.recv() => {

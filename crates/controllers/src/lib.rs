@@ -41,16 +41,25 @@ impl std::fmt::Debug for Config {
 /// Runs every controller until `closing` fires.
 pub async fn run(config: Config, closing: CancellationToken) {
     let caches = Caches::start((config.client_for)("system:kube-controller-manager"));
-    let user = |name: &str| (config.client_for)(&format!("system:serviceaccount:kube-system:{name}"));
+    let user =
+        |name: &str| (config.client_for)(&format!("system:serviceaccount:kube-system:{name}"));
     let tasks = async {
         tokio::join!(
             statefulset::run(user("statefulset-controller"), caches.clone()),
             scheduler::run((config.client_for)("system:kube-scheduler"), caches.clone()),
             endpoints::run(user("endpointslice-controller"), caches.clone()),
-            persistent_volume::run(user("persistent-volume-binder"), caches.clone(), config.volume_root.clone()),
+            persistent_volume::run(
+                user("persistent-volume-binder"),
+                caches.clone(),
+                config.volume_root.clone()
+            ),
             garbage_collector::run(user("generic-garbage-collector")),
             namespace::run(user("namespace-controller"), caches.clone()),
-            service_account::run(user("service-account-controller"), caches.clone(), config.ca_certificate.clone()),
+            service_account::run(
+                user("service-account-controller"),
+                caches.clone(),
+                config.ca_certificate.clone()
+            ),
             events::forget_old(user("event-ttl-controller")),
         )
     };

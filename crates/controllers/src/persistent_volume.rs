@@ -10,7 +10,9 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
-use planner::claim_binding::{BIND_COMPLETED, BOUND_BY_CONTROLLER, PROVISIONED_BY, capacity, choose, is_bound_to, requested};
+use planner::claim_binding::{
+    BIND_COMPLETED, BOUND_BY_CONTROLLER, PROVISIONED_BY, capacity, choose, is_bound_to, requested,
+};
 use planner::scheduling::selected_node;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -44,11 +46,30 @@ pub(crate) async fn run(client: Client, caches: Caches, volume_root: String) {
     queue.feed(&caches.claims, {
         let volumes = caches.volumes.clone();
         move |change: &Change<PersistentVolumeClaim>| {
-            let mut keys: Vec<Key> = change.new.as_ref().or(change.old.as_ref()).map(|claim| claim_key(claim)).into_iter().collect();
+            let mut keys: Vec<Key> = change
+                .new
+                .as_ref()
+                .or(change.old.as_ref())
+                .map(|claim| claim_key(claim))
+                .into_iter()
+                .collect();
             for claim in [&change.old, &change.new].into_iter().flatten() {
-                keys.extend(claim.spec.iter().filter_map(|spec| spec.volume_name.clone()).filter(|name| !name.is_empty()).map(|name| (VOLUMES.to_owned(), name)));
+                keys.extend(
+                    claim
+                        .spec
+                        .iter()
+                        .filter_map(|spec| spec.volume_name.clone())
+                        .filter(|name| !name.is_empty())
+                        .map(|name| (VOLUMES.to_owned(), name)),
+                );
                 if change.new.is_none() {
-                    keys.extend(volumes.all().iter().filter(|volume| is_bound_to(volume, claim)).map(|volume| (VOLUMES.to_owned(), volume.name_any())));
+                    keys.extend(
+                        volumes
+                            .all()
+                            .iter()
+                            .filter(|volume| is_bound_to(volume, claim))
+                            .map(|volume| (VOLUMES.to_owned(), volume.name_any())),
+                    );
                 }
             }
             keys
@@ -61,8 +82,17 @@ pub(crate) async fn run(client: Client, caches: Caches, volume_root: String) {
             if let Some(volume) = change.new.as_ref().or(change.old.as_ref()) {
                 keys.push((VOLUMES.to_owned(), volume.name_any()));
                 match volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()) {
-                    Some(claim) => keys.push((claim.namespace.clone().unwrap_or_default(), claim.name.clone().unwrap_or_default())),
-                    None => keys.extend(claims.all().iter().filter(|claim| !is_bound(claim)).map(|claim| claim_key(claim))),
+                    Some(claim) => keys.push((
+                        claim.namespace.clone().unwrap_or_default(),
+                        claim.name.clone().unwrap_or_default(),
+                    )),
+                    None => keys.extend(
+                        claims
+                            .all()
+                            .iter()
+                            .filter(|claim| !is_bound(claim))
+                            .map(|claim| claim_key(claim)),
+                    ),
                 }
             }
             keys
@@ -72,18 +102,36 @@ pub(crate) async fn run(client: Client, caches: Caches, volume_root: String) {
         // Pods hold claims: when one goes, its claims may.
         let gone = change.new.as_ref().is_none_or(|pod| ended(pod));
         let pod = change.new.as_ref().or(change.old.as_ref());
-        let claims = pod.iter().flat_map(|pod| used(pod).map(|claim| (pod.namespace().unwrap_or_default(), claim.to_owned())).collect::<Vec<Key>>());
+        let claims = pod.iter().flat_map(|pod| {
+            used(pod)
+                .map(|claim| (pod.namespace().unwrap_or_default(), claim.to_owned()))
+                .collect::<Vec<Key>>()
+        });
         if gone { claims.collect() } else { Vec::new() }
     });
-    tokio::join!(caches.claims.synced(), caches.volumes.synced(), caches.pods.synced(), caches.classes.synced());
-    let binder = Binder { recorder: Recorder::new(client.clone(), "persistentvolume-controller"), client, caches, volume_root };
+    tokio::join!(
+        caches.claims.synced(),
+        caches.volumes.synced(),
+        caches.pods.synced(),
+        caches.classes.synced()
+    );
+    let binder = Binder {
+        recorder: Recorder::new(client.clone(), "persistentvolume-controller"),
+        client,
+        caches,
+        volume_root,
+    };
     if let Err(error) = binder.make_class().await {
         tracing::error!(error, "the default storage class could not be made");
     }
     drive("persistentvolume", queue, keys, move |key| {
         let binder = binder.clone();
         async move {
-            if key.0 == VOLUMES { binder.reconcile_volume(&key.1).await } else { binder.reconcile_claim(&key).await }
+            if key.0 == VOLUMES {
+                binder.reconcile_volume(&key.1).await
+            } else {
+                binder.reconcile_claim(&key).await
+            }
         }
     })
     .await;
@@ -94,11 +142,16 @@ fn is_bound(claim: &PersistentVolumeClaim) -> bool {
 }
 
 fn ended(pod: &Pod) -> bool {
-    pod.status.as_ref().is_some_and(|status| ["Succeeded", "Failed"].contains(&status.phase.as_deref().unwrap_or_default()))
+    pod.status.as_ref().is_some_and(|status| {
+        ["Succeeded", "Failed"].contains(&status.phase.as_deref().unwrap_or_default())
+    })
 }
 
 fn used(pod: &Pod) -> impl Iterator<Item = &str> {
-    pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).filter_map(|volume| Some(volume.persistent_volume_claim.as_ref()?.claim_name.as_str()))
+    pod.spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten())
+        .filter_map(|volume| Some(volume.persistent_volume_claim.as_ref()?.claim_name.as_str()))
 }
 
 fn text(error: kube::Error) -> String {
@@ -133,19 +186,38 @@ impl Binder {
         Api::all(self.client.clone())
     }
 
-    async fn patch_claim(&self, claim: &PersistentVolumeClaim, change: Value, status: bool) -> Result<(), String> {
-        let (api, params) = (self.claims(&claim.namespace().unwrap_or_default()), PatchParams::default());
+    async fn patch_claim(
+        &self,
+        claim: &PersistentVolumeClaim,
+        change: Value,
+        status: bool,
+    ) -> Result<(), String> {
+        let (api, params) =
+            (self.claims(&claim.namespace().unwrap_or_default()), PatchParams::default());
         let patch = Patch::Merge(change);
-        let result = if status { api.patch_status(&claim.name_any(), &params, &patch).await } else { api.patch(&claim.name_any(), &params, &patch).await };
+        let result = if status {
+            api.patch_status(&claim.name_any(), &params, &patch).await
+        } else {
+            api.patch(&claim.name_any(), &params, &patch).await
+        };
         if let Some(written) = settled(result)? {
             self.caches.claims.wait_for_write(&written).await;
         }
         Ok(())
     }
 
-    async fn patch_volume(&self, volume: &PersistentVolume, change: Value, status: bool) -> Result<(), String> {
+    async fn patch_volume(
+        &self,
+        volume: &PersistentVolume,
+        change: Value,
+        status: bool,
+    ) -> Result<(), String> {
         let (api, params, patch) = (self.volumes(), PatchParams::default(), Patch::Merge(change));
-        let result = if status { api.patch_status(&volume.name_any(), &params, &patch).await } else { api.patch(&volume.name_any(), &params, &patch).await };
+        let result = if status {
+            api.patch_status(&volume.name_any(), &params, &patch).await
+        } else {
+            api.patch(&volume.name_any(), &params, &patch).await
+        };
         if let Some(written) = settled(result)? {
             self.caches.volumes.wait_for_write(&written).await;
         }
@@ -163,31 +235,55 @@ impl Binder {
         let volumes = self.caches.volumes.all();
         let candidates: Vec<&PersistentVolume> = volumes.iter().map(|volume| &**volume).collect();
         let class = self.class(&claim);
-        let waits = class.as_ref().is_some_and(|class| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"));
-        let promised = claim.spec.as_ref().is_some_and(|spec| spec.volume_name.as_deref().is_some_and(|name| !name.is_empty())) || candidates.iter().any(|volume| planner::claim_binding::is_reserved_for(volume, &claim));
+        let waits = class.as_ref().is_some_and(|class| {
+            class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer")
+        });
+        let promised =
+            claim.spec.as_ref().is_some_and(|spec| {
+                spec.volume_name.as_deref().is_some_and(|name| !name.is_empty())
+            }) || candidates
+                .iter()
+                .any(|volume| planner::claim_binding::is_reserved_for(volume, &claim));
         if waits && !promised && selected_node(&claim).is_none() {
-            self.recorder.tell(&*claim, "Normal", "WaitForFirstConsumer", "waiting for first consumer to be created before binding");
+            self.recorder.tell(
+                &*claim,
+                "Normal",
+                "WaitForFirstConsumer",
+                "waiting for first consumer to be created before binding",
+            );
             return Ok(None);
         }
         if let Some(volume) = choose(&claim, &candidates) {
             return self.bind(&claim, volume).await.map(|()| None);
         }
         match class {
-            Some(class) if class.provisioner == PROVISIONER => self.provision(&claim, &class).await.map(|()| None),
+            Some(class) if class.provisioner == PROVISIONER => {
+                self.provision(&claim, &class).await.map(|()| None)
+            }
             _ => {
-                self.recorder.tell(&*claim, "Normal", "FailedBinding", "no persistent volumes available for this claim and no storage class is set");
+                self.recorder.tell(
+                    &*claim,
+                    "Normal",
+                    "FailedBinding",
+                    "no persistent volumes available for this claim and no storage class is set",
+                );
                 Ok(None)
             }
         }
     }
 
     fn class(&self, claim: &PersistentVolumeClaim) -> Option<Arc<StorageClass>> {
-        let name = claim.spec.as_ref()?.storage_class_name.as_deref().filter(|name| !name.is_empty())?;
+        let name =
+            claim.spec.as_ref()?.storage_class_name.as_deref().filter(|name| !name.is_empty())?;
         self.caches.classes.get("", name)
     }
 
     /// First the volume says whose it is, then the claim says which it has: a crash between the two is taken up here.
-    async fn bind(&self, claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> Result<(), String> {
+    async fn bind(
+        &self,
+        claim: &PersistentVolumeClaim,
+        volume: &PersistentVolume,
+    ) -> Result<(), String> {
         if !is_bound_to(volume, claim) {
             let reference = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": claim.namespace(), "name": claim.name_any(), "uid": claim.metadata.uid, "resourceVersion": claim.metadata.resource_version});
             let change = json!({"metadata": {"resourceVersion": volume.metadata.resource_version, "annotations": {BOUND_BY_CONTROLLER: "yes"}}, "spec": {"claimRef": reference}});
@@ -200,14 +296,29 @@ impl Binder {
         self.patch_claim(claim, json!({"status": {"phase": "Bound", "accessModes": spec.access_modes, "capacity": spec.capacity}}), true).await
     }
 
-    async fn provision(&self, claim: &PersistentVolumeClaim, class: &StorageClass) -> Result<(), String> {
+    async fn provision(
+        &self,
+        claim: &PersistentVolumeClaim,
+        class: &StorageClass,
+    ) -> Result<(), String> {
         let name = format!("pvc-{}", claim.uid().unwrap_or_default());
         if self.caches.volumes.get("", &name).is_some() {
             return Ok(());
         }
-        let node = selected_node(claim).map(str::to_owned).or_else(|| self.caches.nodes.all().first().map(|node| node.name_any()));
+        let node = selected_node(claim)
+            .map(str::to_owned)
+            .or_else(|| self.caches.nodes.all().first().map(|node| node.name_any()));
         let Some(node) = node else { return Err("there is no node to provision on".to_owned()) };
-        self.recorder.tell(claim, "Normal", "Provisioning", &format!("External provisioner is provisioning volume for claim \"{}/{}\"", claim.namespace().unwrap_or_default(), claim.name_any()));
+        self.recorder.tell(
+            claim,
+            "Normal",
+            "Provisioning",
+            &format!(
+                "External provisioner is provisioning volume for claim \"{}/{}\"",
+                claim.namespace().unwrap_or_default(),
+                claim.name_any()
+            ),
+        );
         let spec = claim.spec.clone().unwrap_or_default();
         let volume: PersistentVolume = serde_json::from_value(json!({
             "metadata": {"name": name, "annotations": {PROVISIONED_BY: PROVISIONER}, "finalizers": [LOCAL_VOLUME]},
@@ -222,12 +333,25 @@ impl Binder {
         match self.volumes().create(&PostParams::default(), &volume).await {
             Ok(made) => {
                 self.caches.volumes.wait_for_write(&made).await;
-                self.recorder.tell(claim, "Normal", "ProvisioningSucceeded", &format!("Successfully provisioned volume {name}"));
+                self.recorder.tell(
+                    claim,
+                    "Normal",
+                    "ProvisioningSucceeded",
+                    &format!("Successfully provisioned volume {name}"),
+                );
                 self.bind(claim, &made).await
             }
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
             Err(error) => {
-                self.recorder.tell(claim, "Warning", "ProvisioningFailed", &format!("failed to provision volume with StorageClass {:?}: {error}", class.name_any()));
+                self.recorder.tell(
+                    claim,
+                    "Warning",
+                    "ProvisioningFailed",
+                    &format!(
+                        "failed to provision volume with StorageClass {:?}: {error}",
+                        class.name_any()
+                    ),
+                );
                 Err(text(error))
             }
         }
@@ -235,53 +359,107 @@ impl Binder {
 
     /// A directory has no size of its own: a claim that asks for more gets it at once.
     async fn grow(&self, claim: &PersistentVolumeClaim) -> Result<(), String> {
-        let Some(volume) = claim.spec.as_ref().and_then(|spec| self.caches.volumes.get("", spec.volume_name.as_deref()?)) else {
-            let lost = claim.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Lost"));
-            return if lost { Ok(()) } else { self.patch_claim(claim, json!({"status": {"phase": "Lost"}}), true).await };
+        let Some(volume) = claim
+            .spec
+            .as_ref()
+            .and_then(|spec| self.caches.volumes.get("", spec.volume_name.as_deref()?))
+        else {
+            let lost =
+                claim.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Lost"));
+            return if lost {
+                Ok(())
+            } else {
+                self.patch_claim(claim, json!({"status": {"phase": "Lost"}}), true).await
+            };
         };
-        if volume.annotations().get(PROVISIONED_BY).is_none_or(|by| by != PROVISIONER) || requested(claim) <= capacity(&volume) {
+        if volume.annotations().get(PROVISIONED_BY).is_none_or(|by| by != PROVISIONER)
+            || requested(claim) <= capacity(&volume)
+        {
             return Ok(());
         }
         let amount = requested(claim).to_string();
-        self.patch_volume(&volume, json!({"spec": {"capacity": {"storage": amount}}}), false).await?;
+        self.patch_volume(&volume, json!({"spec": {"capacity": {"storage": amount}}}), false)
+            .await?;
         self.patch_claim(claim, json!({"status": {"capacity": {"storage": amount}}}), true).await
     }
 
     /// A claim that is deleted stays while a pod uses it.
     async fn release_claim(&self, claim: &PersistentVolumeClaim) -> Result<(), String> {
         let (namespace, name) = claim_key(claim);
-        let in_use = self.caches.pods.of_namespace(&namespace).iter().any(|pod| !ended(pod) && used(pod).any(|used| used == name));
+        let in_use = self
+            .caches
+            .pods
+            .of_namespace(&namespace)
+            .iter()
+            .any(|pod| !ended(pod) && used(pod).any(|used| used == name));
         if in_use || !claim.finalizers().iter().any(|finalizer| finalizer == CLAIM_PROTECTION) {
             return Ok(());
         }
-        let kept: Vec<&String> = claim.finalizers().iter().filter(|finalizer| *finalizer != CLAIM_PROTECTION).collect();
-        settled(self.claims(&namespace).patch(&name, &PatchParams::default(), &Patch::Merge(json!({"metadata": {"uid": claim.metadata.uid, "finalizers": kept}}))).await).map(drop)
+        let kept: Vec<&String> =
+            claim.finalizers().iter().filter(|finalizer| *finalizer != CLAIM_PROTECTION).collect();
+        settled(
+            self.claims(&namespace)
+                .patch(
+                    &name,
+                    &PatchParams::default(),
+                    &Patch::Merge(
+                        json!({"metadata": {"uid": claim.metadata.uid, "finalizers": kept}}),
+                    ),
+                )
+                .await,
+        )
+        .map(drop)
     }
 
     async fn reconcile_volume(&self, name: &str) -> Result<Option<Duration>, String> {
         let Some(volume) = self.caches.volumes.get("", name) else { return Ok(None) };
         let spec = volume.spec.clone().unwrap_or_default();
-        let claim = spec.claim_ref.as_ref().and_then(|reference| self.caches.claims.get(reference.namespace.as_deref()?, reference.name.as_deref()?));
-        let promised_uid = spec.claim_ref.as_ref().and_then(|reference| reference.uid.clone()).filter(|uid| !uid.is_empty());
+        let claim = spec.claim_ref.as_ref().and_then(|reference| {
+            self.caches.claims.get(reference.namespace.as_deref()?, reference.name.as_deref()?)
+        });
+        let promised_uid = spec
+            .claim_ref
+            .as_ref()
+            .and_then(|reference| reference.uid.clone())
+            .filter(|uid| !uid.is_empty());
         let phase = match (&spec.claim_ref, &promised_uid) {
             (None, _) | (Some(_), None) => "Available",
-            (Some(_), Some(uid)) if claim.as_ref().is_some_and(|claim| claim.metadata.uid.as_ref() == Some(uid)) => "Bound",
+            (Some(_), Some(uid))
+                if claim.as_ref().is_some_and(|claim| claim.metadata.uid.as_ref() == Some(uid)) =>
+            {
+                "Bound"
+            }
             // The claim may be too new for our cache: a live look decides.
             (Some(reference), Some(uid)) => {
                 let api = self.claims(reference.namespace.as_deref().unwrap_or_default());
-                let live = api.get_opt(reference.name.as_deref().unwrap_or_default()).await.map_err(text)?;
-                if live.is_some_and(|live| live.metadata.uid.as_ref() == Some(uid)) { "Bound" } else { "Released" }
+                let live = api
+                    .get_opt(reference.name.as_deref().unwrap_or_default())
+                    .await
+                    .map_err(text)?;
+                if live.is_some_and(|live| live.metadata.uid.as_ref() == Some(uid)) {
+                    "Bound"
+                } else {
+                    "Released"
+                }
             }
         };
         let before = volume.status.as_ref().and_then(|status| status.phase.as_deref());
         if before != Some(phase) {
             self.patch_volume(&volume, json!({"status": {"phase": phase}}), true).await?;
         }
-        if phase == "Released" && spec.persistent_volume_reclaim_policy.as_deref() == Some("Delete") && !volume.finalizers().iter().any(|name| name == LOCAL_VOLUME) && volume.annotations().contains_key(PROVISIONED_BY) {
+        if phase == "Released"
+            && spec.persistent_volume_reclaim_policy.as_deref() == Some("Delete")
+            && !volume.finalizers().iter().any(|name| name == LOCAL_VOLUME)
+            && volume.annotations().contains_key(PROVISIONED_BY)
+        {
             drop(settled(self.volumes().delete(name, &DeleteParams::default()).await)?);
         }
-        if volume.metadata.deletion_timestamp.is_some() && phase != "Bound" && volume.finalizers().iter().any(|name| name == VOLUME_PROTECTION) {
-            let kept: Vec<&String> = volume.finalizers().iter().filter(|name| *name != VOLUME_PROTECTION).collect();
+        if volume.metadata.deletion_timestamp.is_some()
+            && phase != "Bound"
+            && volume.finalizers().iter().any(|name| name == VOLUME_PROTECTION)
+        {
+            let kept: Vec<&String> =
+                volume.finalizers().iter().filter(|name| *name != VOLUME_PROTECTION).collect();
             self.patch_volume(&volume, json!({"metadata": {"finalizers": kept}}), false).await?;
         }
         Ok(None)

@@ -12,10 +12,18 @@ const ROOT_CA: &str = "kube-root-ca.crt";
 /// Runs for ever.
 pub(crate) async fn run(client: Client, caches: Caches, ca_certificate: String) {
     let (queue, keys) = queue();
-    queue.feed(&caches.namespaces, |change: &Change<Namespace>| change.new.iter().map(|namespace| (String::new(), namespace.name_any())).collect());
+    queue.feed(&caches.namespaces, |change: &Change<Namespace>| {
+        change.new.iter().map(|namespace| (String::new(), namespace.name_any())).collect()
+    });
     queue.feed(&caches.accounts, |change: &Change<ServiceAccount>| {
-        let gone = change.old.as_ref().filter(|account| change.new.is_none() && account.name_any() == "default");
-        gone.and_then(|account| account.namespace()).map(|namespace| (String::new(), namespace)).into_iter().collect()
+        let gone = change
+            .old
+            .as_ref()
+            .filter(|account| change.new.is_none() && account.name_any() == "default");
+        gone.and_then(|account| account.namespace())
+            .map(|namespace| (String::new(), namespace))
+            .into_iter()
+            .collect()
     });
     drive("serviceaccount", queue, keys, move |key| {
         let (client, caches, ca) = (client.clone(), caches.clone(), ca_certificate.clone());
@@ -24,20 +32,43 @@ pub(crate) async fn run(client: Client, caches: Caches, ca_certificate: String) 
     .await;
 }
 
-async fn reconcile(client: &Client, caches: &Caches, (_, namespace): &Key, ca: &str) -> Result<Option<Duration>, String> {
-    if caches.namespaces.get("", namespace).is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()) {
+async fn reconcile(
+    client: &Client,
+    caches: &Caches,
+    (_, namespace): &Key,
+    ca: &str,
+) -> Result<Option<Duration>, String> {
+    if caches
+        .namespaces
+        .get("", namespace)
+        .is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some())
+    {
         return Ok(None);
     }
     let made = |result: Result<(), kube::Error>| match result {
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
         other => other.map(|()| true).map_err(|error| error.to_string()),
     };
-    let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "default"}})).map_err(|error| error.to_string())?;
-    made(Api::<ServiceAccount>::namespaced(client.clone(), namespace).create(&PostParams::default(), &account).await.map(drop))?;
+    let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "default"}}))
+        .map_err(|error| error.to_string())?;
+    made(
+        Api::<ServiceAccount>::namespaced(client.clone(), namespace)
+            .create(&PostParams::default(), &account)
+            .await
+            .map(drop),
+    )?;
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": ROOT_CA}, "data": {"ca.crt": ca}})).map_err(|error| error.to_string())?;
+    let map: ConfigMap =
+        serde_json::from_value(json!({"metadata": {"name": ROOT_CA}, "data": {"ca.crt": ca}}))
+            .map_err(|error| error.to_string())?;
     if !made(maps.create(&PostParams::default(), &map).await.map(drop))? {
-        maps.patch(ROOT_CA, &PatchParams::default(), &Patch::Merge(json!({"data": {"ca.crt": ca}}))).await.map_err(|error| error.to_string())?;
+        maps.patch(
+            ROOT_CA,
+            &PatchParams::default(),
+            &Patch::Merge(json!({"data": {"ca.crt": ca}})),
+        )
+        .await
+        .map_err(|error| error.to_string())?;
     }
     Ok(None)
 }

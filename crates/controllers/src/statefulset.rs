@@ -26,24 +26,44 @@ pub(crate) async fn run(client: Client, caches: Caches) {
     queue.feed(&caches.sets, |change| key_of(change).into_iter().collect());
     queue.feed(&caches.pods, {
         let sets = caches.sets.clone();
-        move |change: &Change<Pod>| concerned(change, |namespace, metadata| {
-            let name = metadata.name.as_deref().unwrap_or_default();
-            // A pod concerns the set whose name it bears, whoever owns it.
-            name.rsplit_once('-').filter(|(parent, _)| sets.get(namespace, parent).is_some()).map(|(parent, _)| parent.to_owned())
-        })
+        move |change: &Change<Pod>| {
+            concerned(change, |namespace, metadata| {
+                let name = metadata.name.as_deref().unwrap_or_default();
+                // A pod concerns the set whose name it bears, whoever owns it.
+                name.rsplit_once('-')
+                    .filter(|(parent, _)| sets.get(namespace, parent).is_some())
+                    .map(|(parent, _)| parent.to_owned())
+            })
+        }
     });
     queue.feed(&caches.claims, {
         let sets = caches.sets.clone();
-        move |change: &Change<PersistentVolumeClaim>| concerned(change, |namespace, metadata| {
-            let name = metadata.name.as_deref().unwrap_or_default();
-            let (rest, _) = name.rsplit_once('-')?;
-            // `<template>-<set>-<ordinal>`: each dash may be the one before the set's name.
-            rest.match_indices('-').map(|(at, _)| &rest[at + 1..]).find(|set| sets.get(namespace, set).is_some()).map(str::to_owned)
-        })
+        move |change: &Change<PersistentVolumeClaim>| {
+            concerned(change, |namespace, metadata| {
+                let name = metadata.name.as_deref().unwrap_or_default();
+                let (rest, _) = name.rsplit_once('-')?;
+                // `<template>-<set>-<ordinal>`: each dash may be the one before the set's name.
+                rest.match_indices('-')
+                    .map(|(at, _)| &rest[at + 1..])
+                    .find(|set| sets.get(namespace, set).is_some())
+                    .map(str::to_owned)
+            })
+        }
     });
-    queue.feed(&caches.revisions, |change: &Change<ControllerRevision>| concerned(change, |_, _| None));
-    tokio::join!(caches.sets.synced(), caches.pods.synced(), caches.claims.synced(), caches.revisions.synced());
-    let controller = Arc::new(Controller { recorder: Recorder::new(client.clone(), "statefulset-controller"), client, caches });
+    queue.feed(&caches.revisions, |change: &Change<ControllerRevision>| {
+        concerned(change, |_, _| None)
+    });
+    tokio::join!(
+        caches.sets.synced(),
+        caches.pods.synced(),
+        caches.claims.synced(),
+        caches.revisions.synced()
+    );
+    let controller = Arc::new(Controller {
+        recorder: Recorder::new(client.clone(), "statefulset-controller"),
+        client,
+        caches,
+    });
     drive("statefulset", queue, keys, move |key| {
         let controller = controller.clone();
         async move { controller.reconcile(&key).await }
@@ -53,16 +73,30 @@ pub(crate) async fn run(client: Client, caches: Caches) {
 
 fn key_of<K: Resource<DynamicType = ()>>(change: &Change<K>) -> Option<Key> {
     let object = change.new.as_ref().or(change.old.as_ref())?;
-    Some((object.meta().namespace.clone().unwrap_or_default(), object.meta().name.clone().unwrap_or_default()))
+    Some((
+        object.meta().namespace.clone().unwrap_or_default(),
+        object.meta().name.clone().unwrap_or_default(),
+    ))
 }
 
 /// The sets that a change concerns: those that own the object, and the one that `by_name` finds.
-fn concerned<K: Resource<DynamicType = ()>>(change: &Change<K>, by_name: impl Fn(&str, &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Option<String>) -> Vec<Key> {
+fn concerned<K: Resource<DynamicType = ()>>(
+    change: &Change<K>,
+    by_name: impl Fn(
+        &str,
+        &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    ) -> Option<String>,
+) -> Vec<Key> {
     let mut keys: Vec<Key> = Vec::new();
     for object in [&change.old, &change.new].into_iter().flatten() {
         let metadata = object.meta();
         let namespace = metadata.namespace.clone().unwrap_or_default();
-        let owners = metadata.owner_references.iter().flatten().filter(|owner| owner.kind == "StatefulSet").map(|owner| owner.name.clone());
+        let owners = metadata
+            .owner_references
+            .iter()
+            .flatten()
+            .filter(|owner| owner.kind == "StatefulSet")
+            .map(|owner| owner.name.clone());
         for name in owners.chain(by_name(&namespace, metadata)) {
             let key = (namespace.clone(), name);
             if !keys.contains(&key) {
@@ -77,21 +111,46 @@ impl Controller {
     async fn reconcile(&self, (namespace, name): &Key) -> Result<Option<Duration>, String> {
         let Some(set) = self.caches.sets.get(namespace, name) else { return Ok(None) };
         let prefix = format!("{name}-");
-        let own = |object: &dyn Fn() -> Vec<String>| object().contains(&set.uid().unwrap_or_default());
+        let own =
+            |object: &dyn Fn() -> Vec<String>| object().contains(&set.uid().unwrap_or_default());
         // Everything of the set bears its name: the cost is that of the set, not of its namespace.
-        let pods: Vec<Pod> = self.caches.pods.with_prefix(namespace, &prefix).iter().map(|pod| (**pod).clone()).collect();
+        let pods: Vec<Pod> = self
+            .caches
+            .pods
+            .with_prefix(namespace, &prefix)
+            .iter()
+            .map(|pod| (**pod).clone())
+            .collect();
         let revisions: Vec<ControllerRevision> = self
             .caches
             .revisions
             .with_prefix(namespace, &prefix)
             .iter()
-            .filter(|revision| own(&|| revision.owner_references().iter().map(|owner| owner.uid.clone()).collect()) || revision.owner_references().is_empty())
+            .filter(|revision| {
+                own(&|| revision.owner_references().iter().map(|owner| owner.uid.clone()).collect())
+                    || revision.owner_references().is_empty()
+            })
             .map(|revision| (**revision).clone())
             .collect();
-        let templates = set.spec.volume_claim_templates.iter().flatten().filter_map(|template| template.metadata.name.clone());
-        let claims: Vec<PersistentVolumeClaim> =
-            templates.flat_map(|template| self.caches.claims.with_prefix(namespace, &format!("{template}-{name}-"))).map(|claim| (*claim).clone()).collect();
-        let plan = plan(&Observed { set: &set, revisions: &revisions, pods: &pods, claims: &claims, now: Timestamp::now() });
+        let templates = set
+            .spec
+            .volume_claim_templates
+            .iter()
+            .flatten()
+            .filter_map(|template| template.metadata.name.clone());
+        let claims: Vec<PersistentVolumeClaim> = templates
+            .flat_map(|template| {
+                self.caches.claims.with_prefix(namespace, &format!("{template}-{name}-"))
+            })
+            .map(|claim| (*claim).clone())
+            .collect();
+        let plan = plan(&Observed {
+            set: &set,
+            revisions: &revisions,
+            pods: &pods,
+            claims: &claims,
+            now: Timestamp::now(),
+        });
         for problem in &plan.problems {
             self.recorder.tell(&*set, "Warning", problem.reason, &problem.message);
         }
@@ -110,15 +169,24 @@ impl Controller {
         let mut rest = plan.actions.as_slice();
         let mut batch = 1;
         while !rest.is_empty() {
-            let size = if is_per_pod(&rest[0]) { rest.iter().take_while(|action| is_per_pod(action)).count().min(batch) } else { 1 };
+            let size = if is_per_pod(&rest[0]) {
+                rest.iter().take_while(|action| is_per_pod(action)).count().min(batch)
+            } else {
+                1
+            };
             let (now, later) = rest.split_at(size);
             // A pod's claims stand before it and must exist first.
-            if now.len() == 1 || now.iter().any(|action| matches!(action, Action::CreateClaim { .. } | Action::UpdateClaimOwners { .. })) {
+            if now.len() == 1
+                || now.iter().any(|action| {
+                    matches!(action, Action::CreateClaim { .. } | Action::UpdateClaimOwners { .. })
+                })
+            {
                 for action in now {
                     self.carry_out(set, action).await?;
                 }
             } else {
-                futures::future::try_join_all(now.iter().map(|action| self.carry_out(set, action))).await?;
+                futures::future::try_join_all(now.iter().map(|action| self.carry_out(set, action)))
+                    .await?;
             }
             batch = (batch * 2).min(500);
             rest = later;
@@ -134,36 +202,66 @@ impl Controller {
         let revisions: Api<ControllerRevision> = Api::namespaced(self.client.clone(), &namespace);
         match action {
             Action::AdoptPod { name, uid } => {
-                let live = Api::<StatefulSet>::namespaced(self.client.clone(), &namespace).get(&set_name).await.map_err(|error| error.to_string())?;
+                let live = Api::<StatefulSet>::namespaced(self.client.clone(), &namespace)
+                    .get(&set_name)
+                    .await
+                    .map_err(|error| error.to_string())?;
                 if live.uid() != set.uid() || live.metadata.deletion_timestamp.is_some() {
-                    return Err(format!("original StatefulSet {namespace}/{set_name} is gone: got uid {:?}", live.uid()));
+                    return Err(format!(
+                        "original StatefulSet {namespace}/{set_name} is gone: got uid {:?}",
+                        live.uid()
+                    ));
                 }
                 let change = json!({"metadata": {"uid": uid, "ownerReferences": [controller_reference(set)]}});
-                let pod = pods.patch(name, &PatchParams::default(), &Patch::Strategic(change)).await.map_err(|error| error.to_string())?;
+                let pod = pods
+                    .patch(name, &PatchParams::default(), &Patch::Strategic(change))
+                    .await
+                    .map_err(|error| error.to_string())?;
                 self.caches.pods.wait_for_write(&pod).await;
             }
             Action::ReleasePod { name, uid } => {
                 let own = set.uid().unwrap_or_default();
                 let change = json!({"metadata": {"uid": uid, "ownerReferences": [{"$patch": "delete", "uid": own}]}});
-                let pod = pods.patch(name, &PatchParams::default(), &Patch::Strategic(change)).await.map_err(|error| error.to_string())?;
+                let pod = pods
+                    .patch(name, &PatchParams::default(), &Patch::Strategic(change))
+                    .await
+                    .map_err(|error| error.to_string())?;
                 self.caches.pods.wait_for_write(&pod).await;
             }
-            Action::CreateRevision(revision) => match revisions.create(&PostParams::default(), revision).await {
-                Ok(made) => self.caches.revisions.wait_for_write(&made).await,
-                // Seen by the next reconcile, or another's of that name.
-                Err(error) => return Err(error.to_string()),
-            },
+            Action::CreateRevision(revision) => {
+                match revisions.create(&PostParams::default(), revision).await {
+                    Ok(made) => self.caches.revisions.wait_for_write(&made).await,
+                    // Seen by the next reconcile, or another's of that name.
+                    Err(error) => return Err(error.to_string()),
+                }
+            }
             Action::RenumberRevision { name, revision } => {
-                let made = revisions.patch(name, &PatchParams::default(), &Patch::Merge(json!({"revision": revision}))).await.map_err(|error| error.to_string())?;
+                let made = revisions
+                    .patch(
+                        name,
+                        &PatchParams::default(),
+                        &Patch::Merge(json!({"revision": revision})),
+                    )
+                    .await
+                    .map_err(|error| error.to_string())?;
                 self.caches.revisions.wait_for_write(&made).await;
             }
-            Action::DeleteRevision { name } => gone(revisions.delete(name, &DeleteParams::default()).await.map(drop))?,
+            Action::DeleteRevision { name } => {
+                gone(revisions.delete(name, &DeleteParams::default()).await.map(drop))?
+            }
             Action::CreateClaim { claim, pod } => {
                 let name = claim.name_any();
                 match claims.create(&PostParams::default(), claim).await {
                     Ok(made) => {
                         self.caches.claims.wait_for_write(&made).await;
-                        self.recorder.tell(set, "Normal", "SuccessfulCreate", &format!("create Claim {name} Pod {pod} in StatefulSet {set_name} success"));
+                        self.recorder.tell(
+                            set,
+                            "Normal",
+                            "SuccessfulCreate",
+                            &format!(
+                                "create Claim {name} Pod {pod} in StatefulSet {set_name} success"
+                            ),
+                        );
                     }
                     Err(kube::Error::Api(status)) if status.code == 409 => {}
                     Err(error) => {
@@ -175,7 +273,10 @@ impl Controller {
             }
             Action::UpdateClaimOwners { name, uid, owners } => {
                 let change = json!({"metadata": {"uid": uid, "ownerReferences": owners}});
-                let claim = claims.patch(name, &PatchParams::default(), &Patch::Merge(change)).await.map_err(|error| error.to_string())?;
+                let claim = claims
+                    .patch(name, &PatchParams::default(), &Patch::Merge(change))
+                    .await
+                    .map_err(|error| error.to_string())?;
                 self.caches.claims.wait_for_write(&claim).await;
             }
             Action::CreatePod(pod) => {
@@ -183,57 +284,105 @@ impl Controller {
                 match pods.create(&PostParams::default(), pod).await {
                     Ok(made) => {
                         self.caches.pods.wait_for_write(&made).await;
-                        self.recorder.tell(set, "Normal", "SuccessfulCreate", &format!("create Pod {name} in StatefulSet {set_name} successful"));
+                        self.recorder.tell(
+                            set,
+                            "Normal",
+                            "SuccessfulCreate",
+                            &format!("create Pod {name} in StatefulSet {set_name} successful"),
+                        );
                     }
                     Err(error) => {
                         let words = words(&error);
-                        self.recorder.tell(set, "Warning", "FailedCreate", &format!("create Pod {name} in StatefulSet {set_name} failed error: {words}"));
+                        self.recorder.tell(
+                            set,
+                            "Warning",
+                            "FailedCreate",
+                            &format!(
+                                "create Pod {name} in StatefulSet {set_name} failed error: {words}"
+                            ),
+                        );
                         return Err(words);
                     }
                 }
             }
             Action::DeletePod { name, uid } => {
                 let only_this = Preconditions { uid: Some(uid.clone()), resource_version: None };
-                let result = pods.delete(name, &DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() }).await;
+                let result = pods
+                    .delete(
+                        name,
+                        &DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() },
+                    )
+                    .await;
                 match result {
                     Ok(deleted) => {
-                        if let Some(version) = deleted.left().and_then(|pod| pod.resource_version()).and_then(|version| version.parse().ok()) {
+                        if let Some(version) = deleted
+                            .left()
+                            .and_then(|pod| pod.resource_version())
+                            .and_then(|version| version.parse().ok())
+                        {
                             self.caches.pods.wait_until_seen(version).await;
                         }
-                        self.recorder.tell(set, "Normal", "SuccessfulDelete", &format!("delete Pod {name} in StatefulSet {set_name} successful"));
+                        self.recorder.tell(
+                            set,
+                            "Normal",
+                            "SuccessfulDelete",
+                            &format!("delete Pod {name} in StatefulSet {set_name} successful"),
+                        );
                     }
                     Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
                     Err(error) => {
                         let words = words(&error);
-                        self.recorder.tell(set, "Warning", "FailedDelete", &format!("delete Pod {name} in StatefulSet {set_name} failed error: {words}"));
+                        self.recorder.tell(
+                            set,
+                            "Warning",
+                            "FailedDelete",
+                            &format!(
+                                "delete Pod {name} in StatefulSet {set_name} failed error: {words}"
+                            ),
+                        );
                         return Err(words);
                     }
                 }
             }
             Action::UpdatePodIdentity { name, uid, labels } => {
-                let labels: serde_json::Map<String, serde_json::Value> = labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+                let labels: serde_json::Map<String, serde_json::Value> =
+                    labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
                 let change = json!({"metadata": {"uid": uid, "labels": labels}});
-                let pod = pods.patch(name, &PatchParams::default(), &Patch::Merge(change)).await.map_err(|error| error.to_string())?;
+                let pod = pods
+                    .patch(name, &PatchParams::default(), &Patch::Merge(change))
+                    .await
+                    .map_err(|error| error.to_string())?;
                 self.caches.pods.wait_for_write(&pod).await;
-                self.recorder.tell(set, "Normal", "SuccessfulUpdate", &format!("update Pod {name} in StatefulSet {set_name} successful"));
+                self.recorder.tell(
+                    set,
+                    "Normal",
+                    "SuccessfulUpdate",
+                    &format!("update Pod {name} in StatefulSet {set_name} successful"),
+                );
             }
         }
         Ok(())
     }
 
     /// Writes the status, if it differs. When somebody else wrote meanwhile, only the status is tried again.
-    async fn write_status(&self, set: &StatefulSet, status: StatefulSetStatus) -> Result<(), String> {
+    async fn write_status(
+        &self,
+        set: &StatefulSet,
+        status: StatefulSetStatus,
+    ) -> Result<(), String> {
         if set.status.as_ref() == Some(&status) {
             return Ok(());
         }
-        let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), &set.namespace().unwrap_or_default());
+        let api: Api<StatefulSet> =
+            Api::namespaced(self.client.clone(), &set.namespace().unwrap_or_default());
         let mut value = json!({"metadata": {"uid": set.metadata.uid}, "status": status});
         for counter in ["readyReplicas", "currentReplicas", "updatedReplicas"] {
             if value["status"].get(counter).is_none() {
                 value["status"][counter] = serde_json::Value::Null;
             }
         }
-        match api.patch_status(&set.name_any(), &PatchParams::default(), &Patch::Merge(value)).await {
+        match api.patch_status(&set.name_any(), &PatchParams::default(), &Patch::Merge(value)).await
+        {
             Ok(written) => {
                 self.caches.sets.wait_for_write(&written).await;
                 Ok(())
@@ -246,17 +395,22 @@ impl Controller {
 
 fn is_per_pod(action: &Action) -> bool {
     match action {
-        Action::CreateClaim { .. } | Action::UpdateClaimOwners { .. } | Action::CreatePod(_) | Action::DeletePod { .. } => true,
-        Action::AdoptPod { .. } | Action::ReleasePod { .. } | Action::CreateRevision(_) | Action::RenumberRevision { .. } | Action::UpdatePodIdentity { .. } | Action::DeleteRevision { .. } => false,
+        Action::CreateClaim { .. }
+        | Action::UpdateClaimOwners { .. }
+        | Action::CreatePod(_)
+        | Action::DeletePod { .. } => true,
+        Action::AdoptPod { .. }
+        | Action::ReleasePod { .. }
+        | Action::CreateRevision(_)
+        | Action::RenumberRevision { .. }
+        | Action::UpdatePodIdentity { .. }
+        | Action::DeleteRevision { .. } => false,
     }
 }
 
 /// What the API server said.
 fn words(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
-    }
+    if let kube::Error::Api(status) = error { status.message.clone() } else { error.to_string() }
 }
 
 fn gone(result: Result<(), kube::Error>) -> Result<(), String> {

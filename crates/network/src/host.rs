@@ -19,7 +19,8 @@ pub(crate) fn failed(what: impl std::fmt::Display, error: impl std::fmt::Display
 
 /// A connection to the kernel's network configuration, in the current network namespace.
 pub(crate) fn connect() -> Result<Handle, NetworkError> {
-    let (connection, handle, _) = new_connection().map_err(|error| failed("open a netlink connection", error))?;
+    let (connection, handle, _) =
+        new_connection().map_err(|error| failed("open a netlink connection", error))?;
     tokio::spawn(connection);
     Ok(handle)
 }
@@ -30,7 +31,9 @@ pub(crate) async fn index(handle: &Handle, name: &str) -> Result<Option<u32>, Ne
     let mut links = handle.link().get().match_name(name.to_owned()).execute();
     match links.try_next().await {
         Ok(link) => Ok(link.map(|link| link.header.index)),
-        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -nix::libc::ENODEV => Ok(None),
+        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -nix::libc::ENODEV => {
+            Ok(None)
+        }
         Err(error) => Err(failed(format!("look for interface {name}"), error)),
     }
 }
@@ -38,7 +41,9 @@ pub(crate) async fn index(handle: &Handle, name: &str) -> Result<Option<u32>, Ne
 /// Whether an answer only says that it was so already.
 pub(crate) fn unless_exists(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
     match result {
-        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -nix::libc::EEXIST => Ok(()),
+        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -nix::libc::EEXIST => {
+            Ok(())
+        }
         other => other,
     }
 }
@@ -47,14 +52,27 @@ pub(crate) fn unless_exists(result: Result<(), rtnetlink::Error>) -> Result<(), 
 /// addresses so that connections from the node itself are balanced, too, and forwarding. Idempotent.
 pub async fn set_up(cluster: ClusterAddresses, own: &[Ipv4Addr]) -> Result<(), NetworkError> {
     let handle = connect()?;
-    let loopback = index(&handle, "lo").await?.ok_or_else(|| NetworkError::Other("there is no interface lo".to_owned()))?;
-    handle.link().set(LinkUnspec::new_with_index(loopback).up().build()).execute().await.map_err(|error| failed("set lo up", error))?;
+    let loopback = index(&handle, "lo")
+        .await?
+        .ok_or_else(|| NetworkError::Other("there is no interface lo".to_owned()))?;
+    handle
+        .link()
+        .set(LinkUnspec::new_with_index(loopback).up().build())
+        .execute()
+        .await
+        .map_err(|error| failed("set lo up", error))?;
     for address in own {
         let added = handle.address().add(loopback, IpAddr::V4(*address), 32).execute().await;
-        unless_exists(added).map_err(|error| failed(format!("add address {address} to lo"), error))?;
+        unless_exists(added)
+            .map_err(|error| failed(format!("add address {address} to lo"), error))?;
     }
     let (base, prefix) = cluster.services;
-    let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(base, prefix).output_interface(loopback).build();
-    unless_exists(handle.route().add(route).execute().await).map_err(|error| failed(format!("add a route for {base}/{prefix}"), error))?;
-    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").map_err(|error| failed("turn on net.ipv4.ip_forward", error))
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(base, prefix)
+        .output_interface(loopback)
+        .build();
+    unless_exists(handle.route().add(route).execute().await)
+        .map_err(|error| failed(format!("add a route for {base}/{prefix}"), error))?;
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
+        .map_err(|error| failed("turn on net.ipv4.ip_forward", error))
 }

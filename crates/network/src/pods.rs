@@ -37,16 +37,28 @@ pub struct RoutedPods {
 impl RoutedPods {
     /// Hands out addresses of `range` (of this node); what is held is kept in `folder`.
     pub async fn new(range: (Ipv4Addr, u8), folder: &Path) -> Result<RoutedPods, NetworkError> {
-        std::fs::create_dir_all(folder).map_err(|error| failed(format!("make {}", folder.display()), error))?;
+        std::fs::create_dir_all(folder)
+            .map_err(|error| failed(format!("make {}", folder.display()), error))?;
         let mut leases = Leases { held: BTreeMap::new(), next: 2 };
-        for entry in std::fs::read_dir(folder).map_err(|error| failed(format!("read {}", folder.display()), error))?.flatten() {
-            let address = std::fs::read_to_string(entry.path()).ok().and_then(|text| text.trim().parse::<Ipv4Addr>().ok());
+        for entry in std::fs::read_dir(folder)
+            .map_err(|error| failed(format!("read {}", folder.display()), error))?
+            .flatten()
+        {
+            let address = std::fs::read_to_string(entry.path())
+                .ok()
+                .and_then(|text| text.trim().parse::<Ipv4Addr>().ok());
             if let (Some(address), Ok(id)) = (address, entry.file_name().into_string()) {
-                leases.next = leases.next.max(u32::from(address).wrapping_sub(u32::from(range.0)) + 1);
+                leases.next =
+                    leases.next.max(u32::from(address).wrapping_sub(u32::from(range.0)) + 1);
                 leases.held.insert(id, address);
             }
         }
-        Ok(RoutedPods { range, folder: folder.to_path_buf(), handle: connect()?, leases: Mutex::new(leases) })
+        Ok(RoutedPods {
+            range,
+            folder: folder.to_path_buf(),
+            handle: connect()?,
+            leases: Mutex::new(leases),
+        })
     }
 
     async fn lease(&self, id: &str) -> Result<(Ipv4Addr, bool), NetworkError> {
@@ -58,10 +70,16 @@ impl RoutedPods {
         let usable = size.saturating_sub(3).max(1);
         let free = (0..usable)
             .map(|step| 2 + (leases.next.saturating_sub(2) + step) % usable)
-            .find(|offset| !leases.held.values().any(|held| u32::from(*held) == u32::from(self.range.0) + offset))
+            .find(|offset| {
+                !leases
+                    .held
+                    .values()
+                    .any(|held| u32::from(*held) == u32::from(self.range.0) + offset)
+            })
             .ok_or_else(|| NetworkError::Exhausted(format!("{}/{}", self.range.0, self.range.1)))?;
         let address = Ipv4Addr::from(u32::from(self.range.0) + free);
-        std::fs::write(self.folder.join(id), address.to_string()).map_err(|error| failed("remember an address", error))?;
+        std::fs::write(self.folder.join(id), address.to_string())
+            .map_err(|error| failed("remember an address", error))?;
         leases.next = free + 1;
         leases.held.insert(id.to_owned(), address);
         Ok((address, true))
@@ -69,19 +87,39 @@ impl RoutedPods {
 
     async fn connect_pod(&self, address: Ipv4Addr, netns: &Path) -> Result<(), NetworkError> {
         let (host_name, peer_name) = (interface(address), format!("p{:08x}", u32::from(address)));
-        let namespace = File::open(netns).map_err(|error| failed(format!("open {}", netns.display()), error))?;
-        let made = self.handle.link().add(LinkVeth::new(&host_name, &peer_name).build()).execute().await;
-        unless_exists(made).map_err(|error| failed(format!("make interface {host_name}"), error))?;
-        let host = index(&self.handle, &host_name).await?.ok_or_else(|| NetworkError::Other(format!("interface {host_name} vanished")))?;
+        let namespace = File::open(netns)
+            .map_err(|error| failed(format!("open {}", netns.display()), error))?;
+        let made =
+            self.handle.link().add(LinkVeth::new(&host_name, &peer_name).build()).execute().await;
+        unless_exists(made)
+            .map_err(|error| failed(format!("make interface {host_name}"), error))?;
+        let host = index(&self.handle, &host_name)
+            .await?
+            .ok_or_else(|| NetworkError::Other(format!("interface {host_name} vanished")))?;
         if let Some(peer) = index(&self.handle, &peer_name).await? {
             let moved = LinkUnspec::new_with_index(peer).setns_by_fd(namespace.as_raw_fd()).build();
-            self.handle.link().set(moved).execute().await.map_err(|error| failed("move an interface into the pod", error))?;
+            self.handle
+                .link()
+                .set(moved)
+                .execute()
+                .await
+                .map_err(|error| failed("move an interface into the pod", error))?;
         }
-        self.handle.link().set(LinkUnspec::new_with_index(host).up().build()).execute().await.map_err(|error| failed(format!("set {host_name} up"), error))?;
+        self.handle
+            .link()
+            .set(LinkUnspec::new_with_index(host).up().build())
+            .execute()
+            .await
+            .map_err(|error| failed(format!("set {host_name} up"), error))?;
         let gateway = self.handle.address().add(host, IpAddr::V4(GATEWAY), 32).execute().await;
         unless_exists(gateway).map_err(|error| failed("add the gateway's address", error))?;
-        let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).output_interface(host).scope(RouteScope::Link).build();
-        unless_exists(self.handle.route().add(route).execute().await).map_err(|error| failed(format!("add a route to {address}"), error))?;
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(address, 32)
+            .output_interface(host)
+            .scope(RouteScope::Link)
+            .build();
+        unless_exists(self.handle.route().add(route).execute().await)
+            .map_err(|error| failed(format!("add a route to {address}"), error))?;
         set_up_inside(namespace, &peer_name, address).await
     }
 }
@@ -96,32 +134,67 @@ fn connect_inside(namespace: File) -> Result<(tokio::task::JoinHandle<()>, Handl
     let runtime = tokio::runtime::Handle::current();
     let opened = std::thread::spawn(move || {
         let _entered = runtime.enter();
-        setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(|error| failed("enter the pod's network namespace", error))?;
-        let (connection, handle, _) = new_connection().map_err(|error| failed("open a netlink connection in the pod", error))?;
+        setns(&namespace, CloneFlags::CLONE_NEWNET)
+            .map_err(|error| failed("enter the pod's network namespace", error))?;
+        let (connection, handle, _) = new_connection()
+            .map_err(|error| failed("open a netlink connection in the pod", error))?;
         Ok((runtime.spawn(connection), handle))
     });
-    opened.join().map_err(|_| NetworkError::Other("the thread that enters a pod failed".to_owned()))?
+    opened
+        .join()
+        .map_err(|_| NetworkError::Other("the thread that enters a pod failed".to_owned()))?
 }
 
-async fn set_up_inside(namespace: File, peer_name: &str, address: Ipv4Addr) -> Result<(), NetworkError> {
+async fn set_up_inside(
+    namespace: File,
+    peer_name: &str,
+    address: Ipv4Addr,
+) -> Result<(), NetworkError> {
     let (connection, handle) = connect_inside(namespace)?;
     let result = async {
-        let loopback = index(&handle, "lo").await?.ok_or_else(|| NetworkError::Other("the pod has no interface lo".to_owned()))?;
-        handle.link().set(LinkUnspec::new_with_index(loopback).up().build()).execute().await.map_err(|error| failed("set lo up in the pod", error))?;
+        let loopback = index(&handle, "lo")
+            .await?
+            .ok_or_else(|| NetworkError::Other("the pod has no interface lo".to_owned()))?;
+        handle
+            .link()
+            .set(LinkUnspec::new_with_index(loopback).up().build())
+            .execute()
+            .await
+            .map_err(|error| failed("set lo up in the pod", error))?;
         let eth0 = match index(&handle, peer_name).await? {
             Some(peer) => {
                 let named = LinkUnspec::new_with_index(peer).name("eth0".to_owned()).build();
-                handle.link().set(named).execute().await.map_err(|error| failed("name eth0", error))?;
+                handle
+                    .link()
+                    .set(named)
+                    .execute()
+                    .await
+                    .map_err(|error| failed("name eth0", error))?;
                 peer
             }
-            None => index(&handle, "eth0").await?.ok_or_else(|| NetworkError::Other("the pod has no eth0".to_owned()))?,
+            None => index(&handle, "eth0")
+                .await?
+                .ok_or_else(|| NetworkError::Other("the pod has no eth0".to_owned()))?,
         };
-        unless_exists(handle.address().add(eth0, IpAddr::V4(address), 32).execute().await).map_err(|error| failed("add the pod's address", error))?;
-        handle.link().set(LinkUnspec::new_with_index(eth0).up().build()).execute().await.map_err(|error| failed("set eth0 up", error))?;
-        let to_gateway = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(GATEWAY, 32).output_interface(eth0).scope(RouteScope::Link).build();
-        unless_exists(handle.route().add(to_gateway).execute().await).map_err(|error| failed("add the route to the gateway", error))?;
-        let default = RouteMessageBuilder::<Ipv4Addr>::new().gateway(GATEWAY).output_interface(eth0).build();
-        unless_exists(handle.route().add(default).execute().await).map_err(|error| failed("add the default route", error))
+        unless_exists(handle.address().add(eth0, IpAddr::V4(address), 32).execute().await)
+            .map_err(|error| failed("add the pod's address", error))?;
+        handle
+            .link()
+            .set(LinkUnspec::new_with_index(eth0).up().build())
+            .execute()
+            .await
+            .map_err(|error| failed("set eth0 up", error))?;
+        let to_gateway = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(GATEWAY, 32)
+            .output_interface(eth0)
+            .scope(RouteScope::Link)
+            .build();
+        unless_exists(handle.route().add(to_gateway).execute().await)
+            .map_err(|error| failed("add the route to the gateway", error))?;
+        let default =
+            RouteMessageBuilder::<Ipv4Addr>::new().gateway(GATEWAY).output_interface(eth0).build();
+        unless_exists(handle.route().add(default).execute().await)
+            .map_err(|error| failed("add the default route", error))
     }
     .await;
     connection.abort();
@@ -144,10 +217,15 @@ impl PodNetwork for RoutedPods {
 
     async fn check(&self, pod: &PodRef, _netns: &Path) -> Result<PodAddress, NetworkError> {
         let held = self.leases.lock().await.held.get(&pod.id).copied();
-        let ip = held.ok_or_else(|| NetworkError::Other(format!("pod {}/{} has no address", pod.namespace, pod.name)))?;
+        let ip = held.ok_or_else(|| {
+            NetworkError::Other(format!("pod {}/{} has no address", pod.namespace, pod.name))
+        })?;
         match index(&self.handle, &interface(ip)).await? {
             Some(_) => Ok(PodAddress { ip }),
-            None => Err(NetworkError::Other(format!("pod {}/{} lost its interface", pod.namespace, pod.name))),
+            None => Err(NetworkError::Other(format!(
+                "pod {}/{} lost its interface",
+                pod.namespace, pod.name
+            ))),
         }
     }
 
@@ -156,12 +234,17 @@ impl PodNetwork for RoutedPods {
         if let Some(link) = index(&self.handle, &interface(ip)).await? {
             match self.handle.link().del(link).execute().await {
                 Ok(()) => {}
-                Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -nix::libc::ENODEV => {}
-                Err(error) => return Err(failed(format!("remove interface {}", interface(ip)), error)),
+                Err(rtnetlink::Error::NetlinkError(error))
+                    if error.raw_code() == -nix::libc::ENODEV => {}
+                Err(error) => {
+                    return Err(failed(format!("remove interface {}", interface(ip)), error));
+                }
             }
         }
         match std::fs::remove_file(self.folder.join(&pod.id)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed("forget an address", error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed("forget an address", error));
+            }
             _ => {}
         }
         self.leases.lock().await.held.remove(&pod.id);

@@ -52,7 +52,10 @@ pub struct AgentConfig {
 
 impl std::fmt::Debug for AgentConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AgentConfig").field("node_name", &self.node_name).field("data_dir", &self.data_dir).finish_non_exhaustive()
+        f.debug_struct("AgentConfig")
+            .field("node_name", &self.node_name)
+            .field("data_dir", &self.data_dir)
+            .finish_non_exhaustive()
     }
 }
 
@@ -93,7 +96,15 @@ impl Agent {
     /// Makes an agent; nothing happens before [`Agent::run`].
     pub fn new(config: AgentConfig) -> Agent {
         let recorder = Recorder::new(config.client.clone(), "kubelet", &config.node_name);
-        Agent { shared: Arc::new(Shared { config, recorder, changes: broadcast::channel(1024).0, services: RwLock::default(), pods: RwLock::default() }) }
+        Agent {
+            shared: Arc::new(Shared {
+                config,
+                recorder,
+                changes: broadcast::channel(1024).0,
+                services: RwLock::default(),
+                pods: RwLock::default(),
+            }),
+        }
     }
 
     /// Runs the node until `closing` fires. Pods run on after that.
@@ -118,7 +129,8 @@ async fn watch_runtime(shared: Arc<Shared>) {
     let mut events = shared.config.runtime.events();
     while let Some(event) = events.next().await {
         let sandbox = match event {
-            RuntimeEvent::ContainerExited { sandbox, .. } | RuntimeEvent::SandboxLost { sandbox } => sandbox,
+            RuntimeEvent::ContainerExited { sandbox, .. }
+            | RuntimeEvent::SandboxLost { sandbox } => sandbox,
         };
         // Nobody may be waiting.
         let _unheard = shared.changes.send(Change::Runtime(sandbox));
@@ -127,14 +139,22 @@ async fn watch_runtime(shared: Arc<Shared>) {
 
 async fn watch_configuration<K>(shared: Arc<Shared>)
 where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + 'static,
 {
     let api: Api<K> = Api::all(shared.config.client.clone());
     let mut events = watcher::watcher(api, watcher::Config::default()).boxed();
     loop {
         match events.try_next().await {
             Ok(Some(Event::Apply(object) | Event::InitApply(object) | Event::Delete(object))) => {
-                let _unheard = shared.changes.send(Change::Configuration(object.namespace().unwrap_or_default(), object.name_any()));
+                let _unheard = shared.changes.send(Change::Configuration(
+                    object.namespace().unwrap_or_default(),
+                    object.name_any(),
+                ));
             }
             Ok(Some(Event::Init | Event::InitDone)) => {}
             Ok(None) => return,
@@ -148,7 +168,8 @@ where
 
 async fn watch_pods(shared: Arc<Shared>) {
     let api: Api<Pod> = Api::all(shared.config.client.clone());
-    let mine = watcher::Config::default().fields(&format!("spec.nodeName={}", shared.config.node_name));
+    let mine =
+        watcher::Config::default().fields(&format!("spec.nodeName={}", shared.config.node_name));
     let mut events = watcher::watcher(api, mine).boxed();
     let mut workers: BTreeMap<(String, String), Worker> = BTreeMap::new();
     let mut listed: BTreeSet<(String, String)> = BTreeSet::new();
@@ -164,7 +185,9 @@ async fn watch_pods(shared: Arc<Shared>) {
                 initial.push(pod);
             }
             Ok(Some(Event::InitDone)) => {
-                for gone in workers.keys().filter(|key| !listed.contains(*key)).cloned().collect::<Vec<_>>() {
+                for gone in
+                    workers.keys().filter(|key| !listed.contains(*key)).cloned().collect::<Vec<_>>()
+                {
                     end(&shared, &mut workers, &gone);
                 }
                 remove_orphans(&shared, &initial, &workers).await;
@@ -174,7 +197,10 @@ async fn watch_pods(shared: Arc<Shared>) {
             }
             Ok(Some(Event::Apply(pod))) => apply(&shared, &mut workers, pod),
             Ok(Some(Event::Delete(pod))) => {
-                if workers.get(&key(&pod)).is_some_and(|worker| worker.uid == pod.uid().unwrap_or_default()) {
+                if workers
+                    .get(&key(&pod))
+                    .is_some_and(|worker| worker.uid == pod.uid().unwrap_or_default())
+                {
                     end(&shared, &mut workers, &key(&pod));
                 }
             }
@@ -210,17 +236,21 @@ fn apply(shared: &Arc<Shared>, workers: &mut BTreeMap<(String, String), Worker>,
     let shared = shared.clone();
     let task = tokio::spawn(async move {
         // Two pods of one name must never run at once: the former one's containers are surely dead first.
-        if let Some(predecessor) = predecessor {
-            if let Err(error) = predecessor.await {
-                tracing::error!(%error, "the worker of a former pod failed");
-            }
+        if let Some(predecessor) = predecessor
+            && let Err(error) = predecessor.await
+        {
+            tracing::error!(%error, "the worker of a former pod failed");
         }
         pod_worker::run(shared, receiver).await;
     });
     workers.insert(key, Worker { uid, pod: sender, task });
 }
 
-fn end(shared: &Arc<Shared>, workers: &mut BTreeMap<(String, String), Worker>, key: &(String, String)) {
+fn end(
+    shared: &Arc<Shared>,
+    workers: &mut BTreeMap<(String, String), Worker>,
+    key: &(String, String),
+) {
     shared.pods.write().unwrap_or_else(PoisonError::into_inner).remove(key);
     if let Some(worker) = workers.get(key) {
         // The worker stays in the table: a successor of the same name waits for it.
@@ -229,20 +259,32 @@ fn end(shared: &Arc<Shared>, workers: &mut BTreeMap<(String, String), Worker>, k
 }
 
 /// Removes sandboxes whose pods are no more.
-async fn remove_orphans(shared: &Arc<Shared>, pods: &[Pod], workers: &BTreeMap<(String, String), Worker>) {
+async fn remove_orphans(
+    shared: &Arc<Shared>,
+    pods: &[Pod],
+    workers: &BTreeMap<(String, String), Worker>,
+) {
     let sandboxes = match shared.config.runtime.list().await {
         Ok(sandboxes) => sandboxes,
-        Err(error) => return tracing::error!(%error, "the sandboxes of an earlier server cannot be listed"),
+        Err(error) => {
+            return tracing::error!(%error, "the sandboxes of an earlier server cannot be listed");
+        }
     };
     for sandbox in sandboxes {
         let id = &sandbox.config.id;
-        let known = pods.iter().any(|pod| pod.metadata.uid.as_ref() == Some(id)) || workers.values().any(|worker| worker.uid == *id);
+        let known = pods.iter().any(|pod| pod.metadata.uid.as_ref() == Some(id))
+            || workers.values().any(|worker| worker.uid == *id);
         if known {
             continue;
         }
         let label = |name: &str| sandbox.config.labels.get(name).cloned().unwrap_or_default();
         let pod = PodRef { id: id.clone(), namespace: label("namespace"), name: label("name") };
-        tracing::info!(uid = id, namespace = pod.namespace, name = pod.name, "a sandbox without a pod is removed");
+        tracing::info!(
+            uid = id,
+            namespace = pod.namespace,
+            name = pod.name,
+            "a sandbox without a pod is removed"
+        );
         pod_worker::remove_everything(shared, &pod).await;
     }
 }

@@ -30,7 +30,14 @@ impl Recorder {
     }
 
     /// Tells something about a pod, or about one of its containers.
-    pub(crate) fn tell(&self, pod: &Pod, container: Option<&str>, kind: &str, reason: &str, message: &str) {
+    pub(crate) fn tell(
+        &self,
+        pod: &Pod,
+        container: Option<&str>,
+        kind: &str,
+        reason: &str,
+        message: &str,
+    ) {
         let metadata = &pod.metadata;
         let about = ObjectReference {
             api_version: Some("v1".to_owned()),
@@ -41,7 +48,8 @@ impl Recorder {
             resource_version: metadata.resource_version.clone(),
             field_path: container.map(|name| format!("spec.containers{{{name}}}")),
         };
-        let telling = Telling { kind, reason, message, component: self.component, host: &self.host };
+        let telling =
+            Telling { kind, reason, message, component: self.component, host: &self.host };
         if self.queue.try_send(new_event(&about, telling, jiff::Timestamp::now())).is_err() {
             tracing::debug!(reason, message, "an event is dropped: too many wait to be written");
         }

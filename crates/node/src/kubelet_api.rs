@@ -46,7 +46,12 @@ fn failure(code: StatusCode, reason: &str, message: &str) -> Response {
 }
 
 /// Where a container's log is.
-pub(crate) fn log_path(data_dir: &FilePath, pod: &PodRef, container: &str, attempt: u32) -> PathBuf {
+pub(crate) fn log_path(
+    data_dir: &FilePath,
+    pod: &PodRef,
+    container: &str,
+    attempt: u32,
+) -> PathBuf {
     log_folder(data_dir, pod).join(container).join(format!("{attempt}.log"))
 }
 
@@ -57,7 +62,9 @@ fn log_folder(data_dir: &FilePath, pod: &PodRef) -> PathBuf {
 /// Removes the logs of a pod that is gone.
 pub(crate) fn remove_logs(data_dir: &FilePath, pod: &PodRef) {
     match std::fs::remove_dir_all(log_folder(data_dir, pod)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => tracing::warn!(name = pod.name, %error, "the logs of a pod could not be removed"),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(name = pod.name, %error, "the logs of a pod could not be removed")
+        }
         _ => {}
     }
 }
@@ -75,12 +82,30 @@ pub(crate) fn last_lines(path: &FilePath, lines: usize, bytes: usize) -> String 
 }
 
 /// A pod that is here, and its containers.
-async fn find(shared: &Shared, (namespace, name, container): &Target) -> Result<(PodRef, Vec<ContainerStatus>), Response> {
-    let pod = shared.pods.read().unwrap_or_else(PoisonError::into_inner).get(&(namespace.clone(), name.clone())).cloned();
-    let pod = pod.ok_or_else(|| failure(StatusCode::NOT_FOUND, "NotFound", &format!("pods {name:?} not found")))?;
-    let reference = PodRef { id: pod.uid().unwrap_or_default(), namespace: namespace.clone(), name: name.clone() };
+async fn find(
+    shared: &Shared,
+    (namespace, name, container): &Target,
+) -> Result<(PodRef, Vec<ContainerStatus>), Response> {
+    let pod = shared
+        .pods
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get(&(namespace.clone(), name.clone()))
+        .cloned();
+    let pod = pod.ok_or_else(|| {
+        failure(StatusCode::NOT_FOUND, "NotFound", &format!("pods {name:?} not found"))
+    })?;
+    let reference = PodRef {
+        id: pod.uid().unwrap_or_default(),
+        namespace: namespace.clone(),
+        name: name.clone(),
+    };
     let sandbox = shared.config.runtime.status(&reference.id).await.ok();
-    let mut containers: Vec<ContainerStatus> = sandbox.into_iter().flat_map(|sandbox| sandbox.containers).filter(|status| status.name == *container).collect();
+    let mut containers: Vec<ContainerStatus> = sandbox
+        .into_iter()
+        .flat_map(|sandbox| sandbox.containers)
+        .filter(|status| status.name == *container)
+        .collect();
     containers.sort_by_key(|status| status.attempt);
     Ok((reference, containers))
 }
@@ -96,7 +121,13 @@ struct LogOptions {
 }
 
 fn parameters(query: Option<&str>) -> Vec<(String, String)> {
-    query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(key, value)| (decode(key), decode(value))).collect()
+    query
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(key, value)| (decode(key), decode(value)))
+        .collect()
 }
 
 fn decode(text: &str) -> String {
@@ -136,7 +167,12 @@ impl LogOptions {
                 "timestamps" => options.timestamps = is_true(&value),
                 "tailLines" => options.tail = value.parse().ok(),
                 "limitBytes" => options.limit = value.parse().ok(),
-                "sinceSeconds" => options.since = value.parse::<i64>().ok().and_then(|seconds| jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() - seconds).ok()),
+                "sinceSeconds" => {
+                    options.since = value.parse::<i64>().ok().and_then(|seconds| {
+                        jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() - seconds)
+                            .ok()
+                    })
+                }
                 "sinceTime" => options.since = value.parse().ok(),
                 _ => {}
             }
@@ -145,7 +181,11 @@ impl LogOptions {
     }
 }
 
-async fn logs(State(shared): State<Arc<Shared>>, Path(target): Path<Target>, request: Request) -> Response {
+async fn logs(
+    State(shared): State<Arc<Shared>>,
+    Path(target): Path<Target>,
+    request: Request,
+) -> Response {
     let options = LogOptions::of(request.uri().query());
     let (pod, containers) = match find(&shared, &target).await {
         Ok(found) => found,
@@ -157,31 +197,42 @@ async fn logs(State(shared): State<Arc<Shared>>, Path(target): Path<Target>, req
         let message = if options.previous {
             format!("previous terminated container {container:?} in pod {name:?} not found")
         } else {
-            format!("container {container:?} in pod {name:?} is waiting to start: ContainerCreating")
+            format!(
+                "container {container:?} in pod {name:?} is waiting to start: ContainerCreating"
+            )
         };
         tracing::debug!(namespace, name, message, "no log");
         return failure(StatusCode::BAD_REQUEST, "BadRequest", &message);
     };
     let (sender, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(16);
     tokio::spawn(async move { stream_log(shared, pod, container, options, sender).await });
-    let stream = futures::stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) });
+    let stream = futures::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|item| (item, receiver))
+    });
     ([(http::header::CONTENT_TYPE, "text/plain")], Body::from_stream(stream)).into_response()
 }
 
 /// Turns CRI's lines into what was printed.
 fn printed(line: &str, options: &LogOptions) -> Option<String> {
     let mut words = line.splitn(4, ' ');
-    let (time, _stream, tag, text) = (words.next()?, words.next()?, words.next()?, words.next().unwrap_or_default());
-    if let Some(since) = options.since {
-        if time.parse::<jiff::Timestamp>().is_ok_and(|time| time < since) {
-            return None;
-        }
+    let (time, _stream, tag, text) =
+        (words.next()?, words.next()?, words.next()?, words.next().unwrap_or_default());
+    if let Some(since) = options.since
+        && time.parse::<jiff::Timestamp>().is_ok_and(|time| time < since)
+    {
+        return None;
     }
     let end = if tag == "F" { "\n" } else { "" };
     Some(if options.timestamps { format!("{time} {text}{end}") } else { format!("{text}{end}") })
 }
 
-async fn stream_log(shared: Arc<Shared>, pod: PodRef, container: ContainerStatus, options: LogOptions, to: mpsc::Sender<Result<Bytes, std::io::Error>>) {
+async fn stream_log(
+    shared: Arc<Shared>,
+    pod: PodRef,
+    container: ContainerStatus,
+    options: LogOptions,
+    to: mpsc::Sender<Result<Bytes, std::io::Error>>,
+) {
     let older = container.log_path.with_extension("log.1");
     let mut lines: Vec<String> = Vec::new();
     let mut position = 0;
@@ -213,20 +264,29 @@ async fn stream_log(shared: Arc<Shared>, pod: PodRef, container: ContainerStatus
     while options.follow && !ended {
         // Look for the end first: what was written before it is then surely read.
         let status = shared.config.runtime.status(&pod.id).await.ok();
-        ended = !status.is_some_and(|sandbox| sandbox.ready && sandbox.containers.iter().any(|c| c.id == container.id && !matches!(c.state, ContainerState::Exited { .. })));
+        ended = !status.is_some_and(|sandbox| {
+            sandbox.ready
+                && sandbox.containers.iter().any(|c| {
+                    c.id == container.id && !matches!(c.state, ContainerState::Exited { .. })
+                })
+        });
         if std::fs::metadata(&container.log_path).is_ok_and(|metadata| metadata.len() < position) {
             position = 0; // The log was rotated.
         }
         let mut fresh = Vec::new();
         if let Ok(mut file) = std::fs::File::open(&container.log_path) {
-            let read = file.seek(SeekFrom::Start(position)).and_then(|_| file.read_to_end(&mut fresh));
+            let read =
+                file.seek(SeekFrom::Start(position)).and_then(|_| file.read_to_end(&mut fresh));
             if read.is_err() {
                 return;
             }
         }
         let whole = fresh.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         position += whole as u64;
-        let text: String = String::from_utf8_lossy(&fresh[..whole]).lines().filter_map(|line| printed(line, &options)).collect();
+        let text: String = String::from_utf8_lossy(&fresh[..whole])
+            .lines()
+            .filter_map(|line| printed(line, &options))
+            .collect();
         if !text.is_empty() {
             let bytes = Bytes::from(text).split_to_limit(&mut budget);
             if to.send(Ok(bytes)).await.is_err() || budget == 0 {
@@ -254,7 +314,11 @@ impl Limited for Bytes {
 }
 
 async fn port_forward() -> Response {
-    failure(StatusCode::NOT_IMPLEMENTED, "NotImplemented", "port-forward is not served in this version; use `kubectl exec` or reach the pod's address")
+    failure(
+        StatusCode::NOT_IMPLEMENTED,
+        "NotImplemented",
+        "port-forward is not served in this version; use `kubectl exec` or reach the pod's address",
+    )
 }
 
 fn exec_request(query: Option<&str>) -> ExecRequest {
@@ -272,20 +336,46 @@ fn exec_request(query: Option<&str>) -> ExecRequest {
 
 async fn upgrade(request: Request) -> Result<WebSocketUpgrade, Response> {
     let (mut parts, _) = request.into_parts();
-    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await.map_err(|_| failure(StatusCode::BAD_REQUEST, "BadRequest", "Upgrade request required: this server speaks WebSocket"))?;
+    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await.map_err(|_| {
+        failure(
+            StatusCode::BAD_REQUEST,
+            "BadRequest",
+            "Upgrade request required: this server speaks WebSocket",
+        )
+    })?;
     Ok(upgrade.protocols(PROTOCOLS))
 }
 
 async fn running(shared: &Shared, target: &Target) -> Result<(PodRef, ContainerStatus), Response> {
     let (pod, containers) = find(shared, target).await?;
-    let container = containers.into_iter().rev().find(|container| matches!(container.state, ContainerState::Running { .. }));
-    container.map(|container| (pod, container)).ok_or_else(|| failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &format!("Internal error occurred: unable to upgrade connection: container not found ({:?})", target.2)))
+    let container = containers
+        .into_iter()
+        .rev()
+        .find(|container| matches!(container.state, ContainerState::Running { .. }));
+    container.map(|container| (pod, container)).ok_or_else(|| {
+        failure(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "InternalError",
+            &format!(
+                "Internal error occurred: unable to upgrade connection: container not found ({:?})",
+                target.2
+            ),
+        )
+    })
 }
 
-async fn exec(State(shared): State<Arc<Shared>>, Path(target): Path<Target>, request: Request) -> Response {
+async fn exec(
+    State(shared): State<Arc<Shared>>,
+    Path(target): Path<Target>,
+    request: Request,
+) -> Response {
     let wanted = exec_request(request.uri().query());
     if wanted.command.is_empty() {
-        return failure(StatusCode::BAD_REQUEST, "BadRequest", "you must specify at least 1 command for the container");
+        return failure(
+            StatusCode::BAD_REQUEST,
+            "BadRequest",
+            "you must specify at least 1 command for the container",
+        );
     }
     let (pod, container) = match running(&shared, &target).await {
         Ok(found) => found,
@@ -302,7 +392,11 @@ async fn exec(State(shared): State<Arc<Shared>>, Path(target): Path<Target>, req
     })
 }
 
-async fn attach(State(shared): State<Arc<Shared>>, Path(target): Path<Target>, request: Request) -> Response {
+async fn attach(
+    State(shared): State<Arc<Shared>>,
+    Path(target): Path<Target>,
+    request: Request,
+) -> Response {
     let wanted = exec_request(request.uri().query());
     let (pod, container) = match running(&shared, &target).await {
         Ok(found) => found,
@@ -327,9 +421,13 @@ async fn attach(State(shared): State<Arc<Shared>>, Path(target): Path<Target>, r
 fn outcome(code: Result<i32, String>) -> Value {
     match code {
         Ok(0) => json!({"metadata": {}, "status": "Success"}),
-        Ok(code) => json!({"metadata": {}, "status": "Failure", "reason": "NonZeroExitCode", "message": format!("command terminated with non-zero exit code: exit status {code}"),
-            "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]}}),
-        Err(why) => json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "message": format!("error executing command in container: {why}"), "code": 500}),
+        Ok(code) => {
+            json!({"metadata": {}, "status": "Failure", "reason": "NonZeroExitCode", "message": format!("command terminated with non-zero exit code: exit status {code}"),
+            "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]}})
+        }
+        Err(why) => {
+            json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "message": format!("error executing command in container: {why}"), "code": 500})
+        }
     }
 }
 
@@ -369,7 +467,9 @@ async fn converse(socket: WebSocket, io: Result<ExecIo, String>, tty: bool) {
             match bytes.split_first() {
                 Some((0, input)) => {
                     let written = match &mut stdin {
-                        Some(stdin) => stdin.write_all(input).await.is_ok() && stdin.flush().await.is_ok(),
+                        Some(stdin) => {
+                            stdin.write_all(input).await.is_ok() && stdin.flush().await.is_ok()
+                        }
                         None => true,
                     };
                     if !written {
@@ -380,8 +480,12 @@ async fn converse(socket: WebSocket, io: Result<ExecIo, String>, tty: bool) {
                 Some((255, [0, ..])) => stdin = None,
                 Some((4, size)) => {
                     let size: Value = serde_json::from_slice(size).unwrap_or_default();
-                    let number = |key: &str| size[key].as_u64().and_then(|number| u16::try_from(number).ok());
-                    if let (Some(resize), Some(columns), Some(rows)) = (&resize, number("Width"), number("Height")) {
+                    let number = |key: &str| {
+                        size[key].as_u64().and_then(|number| u16::try_from(number).ok())
+                    };
+                    if let (Some(resize), Some(columns), Some(rows)) =
+                        (&resize, number("Width"), number("Height"))
+                    {
                         // The process may have ended meanwhile.
                         let _ended = resize.send((columns, rows)).await;
                     }
@@ -407,7 +511,9 @@ async fn converse(socket: WebSocket, io: Result<ExecIo, String>, tty: bool) {
         }
     };
     if let Some(mut sink) = sink {
-        let message = [&[3], outcome(code.map_err(|error| error.to_string())).to_string().as_bytes()].concat();
+        let message =
+            [&[3], outcome(code.map_err(|error| error.to_string())).to_string().as_bytes()]
+                .concat();
         if let Err(error) = sink.send(Message::Binary(message.into())).await {
             tracing::debug!(%error, "an outcome could not be sent");
         }

@@ -48,10 +48,23 @@ pub(crate) struct Place {
 }
 
 /// Probes until it is aborted (with the container's end).
-pub(crate) async fn run(shared: Arc<Shared>, which: Which, probe: Probe, container: Container, place: Place, reports: mpsc::Sender<Report>) {
-    let seconds = |value: Option<i32>, default: u64| value.and_then(|value| u64::try_from(value).ok()).unwrap_or(default);
-    let (period, timeout) = (Duration::from_secs(seconds(probe.period_seconds, 10).max(1)), Duration::from_secs(seconds(probe.timeout_seconds, 1).max(1)));
-    let (to_succeed, to_fail) = (seconds(probe.success_threshold, 1).max(1), seconds(probe.failure_threshold, 3).max(1));
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    which: Which,
+    probe: Probe,
+    container: Container,
+    place: Place,
+    reports: mpsc::Sender<Report>,
+) {
+    let seconds = |value: Option<i32>, default: u64| {
+        value.and_then(|value| u64::try_from(value).ok()).unwrap_or(default)
+    };
+    let (period, timeout) = (
+        Duration::from_secs(seconds(probe.period_seconds, 10).max(1)),
+        Duration::from_secs(seconds(probe.timeout_seconds, 1).max(1)),
+    );
+    let (to_succeed, to_fail) =
+        (seconds(probe.success_threshold, 1).max(1), seconds(probe.failure_threshold, 3).max(1));
     tokio::time::sleep(Duration::from_secs(seconds(probe.initial_delay_seconds, 0))).await;
     let (mut successes, mut failures, mut word) = (0, 0, None);
     // A container that has just started is asked more often than its period says until it first answers well, so that
@@ -59,15 +72,20 @@ pub(crate) async fn run(shared: Arc<Shared>, which: Which, probe: Probe, contain
     let mut early = Duration::from_millis(20);
     let mut since_counted = period;
     loop {
-        let outcome = match tokio::time::timeout(timeout, once(&shared, &probe, &container, &place)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(format!("command timed out: probe took longer than {}s", timeout.as_secs())),
-        };
+        let outcome =
+            match tokio::time::timeout(timeout, once(&shared, &probe, &container, &place)).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    Err(format!("command timed out: probe took longer than {}s", timeout.as_secs()))
+                }
+            };
         let counts = since_counted >= period;
         if counts {
             since_counted = Duration::ZERO;
         }
-        let send = |finding: Finding| reports.send(Report { container_id: place.container_id.clone(), which, finding });
+        let send = |finding: Finding| {
+            reports.send(Report { container_id: place.container_id.clone(), which, finding })
+        };
         let changed = match outcome {
             Ok(()) => {
                 failures = 0;
@@ -91,7 +109,11 @@ pub(crate) async fn run(shared: Arc<Shared>, which: Which, probe: Probe, contain
             }
         }
         let hurried = word.is_none() && which != Which::Liveness && successes == 0;
-        let pause = if hurried { early.min(period - since_counted.min(period)).max(Duration::from_millis(10)) } else { period };
+        let pause = if hurried {
+            early.min(period - since_counted.min(period)).max(Duration::from_millis(10))
+        } else {
+            period
+        };
         if hurried {
             early = (early * 2).min(Duration::from_millis(500));
         }
@@ -100,7 +122,12 @@ pub(crate) async fn run(shared: Arc<Shared>, which: Which, probe: Probe, contain
     }
 }
 
-async fn once(shared: &Shared, probe: &Probe, container: &Container, place: &Place) -> Result<(), String> {
+async fn once(
+    shared: &Shared,
+    probe: &Probe,
+    container: &Container,
+    place: &Place,
+) -> Result<(), String> {
     if let Some(exec) = &probe.exec {
         return run_command(shared, place, exec.command.clone().unwrap_or_default()).await;
     }
@@ -111,7 +138,12 @@ async fn once(shared: &Shared, probe: &Probe, container: &Container, place: &Pla
             // As upstream the certificate is not checked; a server that speaks TLS at all answers the handshake.
             return connect(&host, port).await.map(drop);
         }
-        let headers: String = get.http_headers.iter().flatten().map(|header| format!("{}: {}\r\n", header.name, header.value)).collect();
+        let headers: String = get
+            .http_headers
+            .iter()
+            .flatten()
+            .map(|header| format!("{}: {}\r\n", header.name, header.value))
+            .collect();
         return http_get(&host, port, get.path.as_deref().unwrap_or("/"), &headers).await;
     }
     if let Some(tcp) = &probe.tcp_socket {
@@ -125,14 +157,29 @@ async fn once(shared: &Shared, probe: &Probe, container: &Container, place: &Pla
 pub(crate) fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
     let number = match port {
         IntOrString::Int(number) => Some(*number),
-        IntOrString::String(name) => container.ports.iter().flatten().find(|port| port.name.as_ref() == Some(name)).map(|port| port.container_port).or_else(|| name.parse().ok()),
+        IntOrString::String(name) => container
+            .ports
+            .iter()
+            .flatten()
+            .find(|port| port.name.as_ref() == Some(name))
+            .map(|port| port.container_port)
+            .or_else(|| name.parse().ok()),
     };
     number.and_then(|number| u16::try_from(number).ok()).ok_or_else(|| format!("no port {port:?}"))
 }
 
-pub(crate) async fn run_command(shared: &Shared, place: &Place, command: Vec<String>) -> Result<(), String> {
+pub(crate) async fn run_command(
+    shared: &Shared,
+    place: &Place,
+    command: Vec<String>,
+) -> Result<(), String> {
     let request = ExecRequest { command, tty: false, stdin: false };
-    let mut io = shared.config.runtime.exec(&place.sandbox, &place.container_id, request).await.map_err(|error| error.to_string())?;
+    let mut io = shared
+        .config
+        .runtime
+        .exec(&place.sandbox, &place.container_id, request)
+        .await
+        .map_err(|error| error.to_string())?;
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let reading = async {
         let stdout = async { (&mut io.stdout).take(MAX_ANSWER).read_to_end(&mut out).await };
@@ -153,15 +200,30 @@ pub(crate) async fn run_command(shared: &Shared, place: &Place, command: Vec<Str
 }
 
 async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
-    TcpStream::connect((host, port)).await.map_err(|error| format!("dial tcp {host}:{port}: {error}"))
+    TcpStream::connect((host, port))
+        .await
+        .map_err(|error| format!("dial tcp {host}:{port}: {error}"))
 }
 
-pub(crate) async fn http_get(host: &str, port: u16, path: &str, headers: &str) -> Result<(), String> {
+pub(crate) async fn http_get(
+    host: &str,
+    port: u16,
+    path: &str,
+    headers: &str,
+) -> Result<(), String> {
     let url = format!("http://{host}:{port}{path}");
     let failed = |error: std::io::Error| format!("Get {url:?}: {error}");
-    let mut stream = TcpStream::connect((host, port)).await.map_err(|error| format!("Get {url:?}: dial tcp {host}:{port}: {error}"))?;
-    let host_header = if headers.to_ascii_lowercase().contains("host:") { String::new() } else { format!("Host: {host}:{port}\r\n") };
-    let request = format!("GET {path} HTTP/1.1\r\n{host_header}{headers}User-Agent: kube-probe/1.37\r\nAccept: */*\r\nConnection: close\r\n\r\n");
+    let mut stream = TcpStream::connect((host, port))
+        .await
+        .map_err(|error| format!("Get {url:?}: dial tcp {host}:{port}: {error}"))?;
+    let host_header = if headers.to_ascii_lowercase().contains("host:") {
+        String::new()
+    } else {
+        format!("Host: {host}:{port}\r\n")
+    };
+    let request = format!(
+        "GET {path} HTTP/1.1\r\n{host_header}{headers}User-Agent: kube-probe/1.37\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await.map_err(failed)?;
     let mut answer = Vec::new();
     let mut head = (&mut stream).take(MAX_ANSWER);

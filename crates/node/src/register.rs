@@ -45,7 +45,9 @@ async fn beat(shared: &Shared, first: bool) -> Result<(), kube::Error> {
     let spec = json!({"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(Timestamp::now())});
     match leases.patch(name, &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await {
         Err(kube::Error::Api(status)) if status.code == 404 => {
-            let lease: Lease = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).map_err(kube::Error::SerdeError)?;
+            let lease: Lease =
+                serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec}))
+                    .map_err(kube::Error::SerdeError)?;
             leases.create(&PostParams::default(), &lease).await.map(drop)
         }
         other => other.map(drop),
@@ -68,20 +70,35 @@ fn arch() -> &'static str {
 
 fn status(shared: &Shared, before: &Node) -> Value {
     let config = &shared.config;
-    let memory_kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())).unwrap_or(0);
+    let memory_kib = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            text.lines().find_map(|line| {
+                line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+            })
+        })
+        .unwrap_or(0);
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let amounts = json!({"cpu": cores.to_string(), "memory": format!("{memory_kib}Ki"), "pods": MAX_PODS.to_string()});
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
     let since = |kind: &str, status: &str| {
         let conditions = before.status.as_ref().and_then(|status| status.conditions.as_ref());
-        let kept = conditions.into_iter().flatten().find(|condition| condition.type_ == kind && condition.status == status);
-        kept.and_then(|condition| condition.last_transition_time.as_ref()).map_or(now, |time| time.0).to_string()
+        let kept = conditions
+            .into_iter()
+            .flatten()
+            .find(|condition| condition.type_ == kind && condition.status == status);
+        kept.and_then(|condition| condition.last_transition_time.as_ref())
+            .map_or(now, |time| time.0)
+            .to_string()
     };
-    let condition = |kind: &str, status: &str, reason: &str, message: &str| {
-        json!({"type": kind, "status": status, "reason": reason, "message": message, "lastHeartbeatTime": now.to_string(), "lastTransitionTime": since(kind, status)})
-    };
+    let condition = |kind: &str, status: &str, reason: &str, message: &str| json!({"type": kind, "status": status, "reason": reason, "message": message, "lastHeartbeatTime": now.to_string(), "lastTransitionTime": since(kind, status)});
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-    let os = read("/etc/os-release").lines().find_map(|line| line.strip_prefix("PRETTY_NAME=").map(|name| name.trim_matches('"').to_owned())).unwrap_or_default();
+    let os = read("/etc/os-release")
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("PRETTY_NAME=").map(|name| name.trim_matches('"').to_owned())
+        })
+        .unwrap_or_default();
     json!({
         "capacity": amounts, "allocatable": amounts,
         "addresses": [{"type": "InternalIP", "address": config.node_ip.to_string()}, {"type": "Hostname", "address": config.node_name}],

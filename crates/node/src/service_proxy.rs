@@ -28,23 +28,39 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut by_service: BTreeMap<Key, BTreeMap<String, EndpointSlice>> = BTreeMap::new();
     let mut dirty: BTreeSet<Key> = BTreeSet::new();
     loop {
-        let next = if dirty.is_empty() { seen.next().await.map(Some) } else { tokio::time::timeout(GATHER, seen.next()).await.map_or(Some(None), |next| next.map(Some)) };
+        let next = if dirty.is_empty() {
+            seen.next().await.map(Some)
+        } else {
+            tokio::time::timeout(GATHER, seen.next())
+                .await
+                .map_or(Some(None), |next| next.map(Some))
+        };
         match next {
             None => return,
             Some(Some(Seen::Nothing)) => {}
             Some(Some(Seen::Service(service, there))) => {
                 let key = (service.namespace().unwrap_or_default(), service.name_any());
                 let mut all = shared.services.write().unwrap_or_else(PoisonError::into_inner);
-                if there { all.insert(key.clone(), *service) } else { all.remove(&key) };
+                if there {
+                    all.insert(key.clone(), *service)
+                } else {
+                    all.remove(&key)
+                };
                 drop(all);
                 tell_dns(&shared, &key, &by_service);
                 dirty.insert(key);
             }
             Some(Some(Seen::Slice(slice, there))) => {
-                let Some(name) = slice.labels().get("kubernetes.io/service-name").cloned() else { continue };
+                let Some(name) = slice.labels().get("kubernetes.io/service-name").cloned() else {
+                    continue;
+                };
                 let key = (slice.namespace().unwrap_or_default(), name);
                 let slices = by_service.entry(key.clone()).or_default();
-                if there { slices.insert(slice.name_any(), *slice) } else { slices.remove(&slice.name_any()) };
+                if there {
+                    slices.insert(slice.name_any(), *slice)
+                } else {
+                    slices.remove(&slice.name_any())
+                };
                 tell_dns(&shared, &key, &by_service);
                 dirty.insert(key);
             }
@@ -61,7 +77,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-fn current(shared: &Shared, key: &Key, slices: &BTreeMap<Key, BTreeMap<String, EndpointSlice>>) -> (Option<Service>, Vec<EndpointSlice>) {
+fn current(
+    shared: &Shared,
+    key: &Key,
+    slices: &BTreeMap<Key, BTreeMap<String, EndpointSlice>>,
+) -> (Option<Service>, Vec<EndpointSlice>) {
     let service = shared.services.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
     (service, slices.get(key).into_iter().flat_map(|slices| slices.values().cloned()).collect())
 }
@@ -74,18 +94,31 @@ fn tell_dns(shared: &Shared, key: &Key, slices: &BTreeMap<Key, BTreeMap<String, 
 
 fn services(shared: &Shared) -> BoxStream<'static, Seen> {
     let api: Api<Service> = Api::all(shared.config.client.clone());
-    watched(api).map(|found| found.map_or(Seen::Nothing, |(service, there)| Seen::Service(Box::new(service), there))).boxed()
+    watched(api)
+        .map(|found| {
+            found.map_or(Seen::Nothing, |(service, there)| Seen::Service(Box::new(service), there))
+        })
+        .boxed()
 }
 
 fn slices(shared: &Shared) -> BoxStream<'static, Seen> {
     let api: Api<EndpointSlice> = Api::all(shared.config.client.clone());
-    watched(api).map(|found| found.map_or(Seen::Nothing, |(slice, there)| Seen::Slice(Box::new(slice), there))).boxed()
+    watched(api)
+        .map(|found| {
+            found.map_or(Seen::Nothing, |(slice, there)| Seen::Slice(Box::new(slice), there))
+        })
+        .boxed()
 }
 
 /// Objects, and whether they are there.
 fn watched<K>(api: Api<K>) -> impl futures::Stream<Item = Option<(K, bool)>>
 where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + 'static,
 {
     watcher::watcher(api, watcher::Config::default()).then(|event| async move {
         match event {

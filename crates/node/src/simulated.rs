@@ -20,7 +20,12 @@ const AT_ONCE: usize = 256;
 const PREFIX: &str = "simulated-";
 
 /// Makes `count` nodes and plays their kubelets until `closing` fires.
-pub async fn run(client: Client, count: u32, kubernetes_version: String, closing: CancellationToken) {
+pub async fn run(
+    client: Client,
+    count: u32,
+    kubernetes_version: String,
+    closing: CancellationToken,
+) {
     closing.run_until_cancelled(async {
         for number in 0..count {
             if let Err(error) = register(&client, number, &kubernetes_version).await {
@@ -35,7 +40,8 @@ async fn register(client: &Client, number: u32, version: &str) -> Result<(), kub
     let nodes: Api<Node> = Api::all(client.clone());
     let name = format!("{PREFIX}{number}");
     let labels = json!({"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"});
-    let node: Node = serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}})).map_err(kube::Error::SerdeError)?;
+    let node: Node = serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}}))
+        .map_err(kube::Error::SerdeError)?;
     match nodes.create(&PostParams::default(), &node).await {
         Err(kube::Error::Api(status)) if status.code == 409 => {}
         other => drop(other?),
@@ -61,7 +67,11 @@ async fn play(client: Client) {
     loop {
         match events.try_next().await {
             Ok(Some(Event::Apply(pod) | Event::InitApply(pod))) => {
-                let mine = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).is_some_and(|node| node.starts_with(PREFIX));
+                let mine = pod
+                    .spec
+                    .as_ref()
+                    .and_then(|spec| spec.node_name.as_deref())
+                    .is_some_and(|node| node.starts_with(PREFIX));
                 if !mine {
                     continue;
                 }
@@ -89,7 +99,16 @@ async fn act(client: &Client, pod: &Pod, addresses: &AtomicU32) -> Result<(), ku
     let name = pod.name_any();
     let result = if pod.metadata.deletion_timestamp.is_some() {
         let only_this = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
-        api.delete(&name, &DeleteParams { grace_period_seconds: Some(0), preconditions: Some(only_this), ..DeleteParams::default() }).await.map(drop)
+        api.delete(
+            &name,
+            &DeleteParams {
+                grace_period_seconds: Some(0),
+                preconditions: Some(only_this),
+                ..DeleteParams::default()
+            },
+        )
+        .await
+        .map(drop)
     } else if pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running")) {
         Ok(())
     } else {
@@ -98,7 +117,15 @@ async fn act(client: &Client, pod: &Pod, addresses: &AtomicU32) -> Result<(), ku
         }
         let number = addresses.fetch_add(1, Ordering::Relaxed) % 0x00ff_0000;
         let ip = std::net::Ipv4Addr::from(0x0a80_0001 + number).to_string();
-        api.patch_status(&name, &PatchParams::default(), &Patch::Merge(json!({"metadata": {"uid": pod.metadata.uid}, "status": running(pod, &ip)}))).await.map(drop)
+        api.patch_status(
+            &name,
+            &PatchParams::default(),
+            &Patch::Merge(
+                json!({"metadata": {"uid": pod.metadata.uid}, "status": running(pod, &ip)}),
+            ),
+        )
+        .await
+        .map(drop)
     };
     match result {
         // Gone or changed meanwhile: its next event tells.
@@ -109,8 +136,19 @@ async fn act(client: &Client, pod: &Pod, addresses: &AtomicU32) -> Result<(), ku
 
 fn running(pod: &Pod, ip: &str) -> Value {
     let now = whole_now();
-    let containers: Vec<Value> = pod.spec.iter().flat_map(|spec| &spec.containers).map(|container| json!({"name": container.name, "image": container.image, "imageID": "", "ready": true,
-        "started": true, "restartCount": 0, "state": {"running": {"startedAt": now}}})).collect();
-    let conditions: Vec<Value> = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"].into_iter().map(|kind| json!({"type": kind, "status": "True", "lastTransitionTime": now})).collect();
+    let containers: Vec<Value> = pod
+        .spec
+        .iter()
+        .flat_map(|spec| &spec.containers)
+        .map(|container| {
+            json!({"name": container.name, "image": container.image, "imageID": "", "ready": true,
+        "started": true, "restartCount": 0, "state": {"running": {"startedAt": now}}})
+        })
+        .collect();
+    let conditions: Vec<Value> =
+        ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"]
+            .into_iter()
+            .map(|kind| json!({"type": kind, "status": "True", "lastTransitionTime": now}))
+            .collect();
     json!({"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "startTime": now, "conditions": conditions, "containerStatuses": containers})
 }

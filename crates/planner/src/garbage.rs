@@ -24,7 +24,12 @@ pub enum Fate {
 
 /// Decides over an object. `owner_exists` tells of a uid; `dependents` is how many objects name it as owner, of which
 /// `blocking` hold it up.
-pub fn fate(metadata: &ObjectMeta, owner_exists: impl Fn(&str) -> bool, dependents: usize, blocking: usize) -> Fate {
+pub fn fate(
+    metadata: &ObjectMeta,
+    owner_exists: impl Fn(&str) -> bool,
+    dependents: usize,
+    blocking: usize,
+) -> Fate {
     let has = |name: &str| metadata.finalizers.iter().flatten().any(|finalizer| finalizer == name);
     if metadata.deletion_timestamp.is_some() {
         return match (has(ORPHAN), has(FOREGROUND)) {
@@ -36,7 +41,11 @@ pub fn fate(metadata: &ObjectMeta, owner_exists: impl Fn(&str) -> bool, dependen
         };
     }
     let owners = metadata.owner_references.as_deref().unwrap_or_default();
-    if !owners.is_empty() && owners.iter().all(|owner| !owner_exists(&owner.uid)) { Fate::Goes } else { Fate::Stays }
+    if !owners.is_empty() && owners.iter().all(|owner| !owner_exists(&owner.uid)) {
+        Fate::Goes
+    } else {
+        Fate::Stays
+    }
 }
 
 #[cfg(test)]
@@ -44,7 +53,12 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn decided(metadata: serde_json::Value, owner: bool, dependents: usize, blocking: usize) -> Fate {
+    fn decided(
+        metadata: serde_json::Value,
+        owner: bool,
+        dependents: usize,
+        blocking: usize,
+    ) -> Fate {
         fate(&serde_json::from_value(metadata).unwrap(), |_| owner, dependents, blocking)
     }
 

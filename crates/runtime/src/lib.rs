@@ -20,7 +20,6 @@ pub use embedded::EmbeddedRuntime;
 pub mod conformance;
 pub mod fake;
 
-
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;

@@ -8,7 +8,10 @@ mod log;
 
 pub use log::{Log, OpenError, Record, SqliteLog};
 
-use crate::{Change, Entry, Event, EventKind, Expect, Indexer, Listing, Page, Revision, Seen, Store, StoreError};
+use crate::{
+    Change, Entry, Event, EventKind, Expect, Indexer, Listing, Page, Revision, Seen, Store,
+    StoreError,
+};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use history::{History, Snapshot};
@@ -54,7 +57,9 @@ struct Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("revision", &self.snapshot().revision).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("revision", &self.snapshot().revision)
+            .finish_non_exhaustive()
     }
 }
 
@@ -83,7 +88,12 @@ impl Embedded {
         let (records, revision) = log.replay()?;
         let mut state = Snapshot { revision, ..Snapshot::default() };
         for record in records {
-            let entry = Entry { index: indexer(&record.key, &record.bytes), key: record.key.into(), bytes: record.bytes, revision: record.revision };
+            let entry = Entry {
+                index: indexer(&record.key, &record.bytes),
+                key: record.key.into(),
+                bytes: record.bytes,
+                revision: record.revision,
+            };
             state.entries.insert(entry.key.clone(), entry);
         }
         let shared = Shared::new(indexer, state, options);
@@ -100,7 +110,12 @@ impl Embedded {
 impl Shared {
     fn new(indexer: Indexer, state: Snapshot, options: Options) -> Arc<Shared> {
         let history = History::new(state.clone(), options);
-        Arc::new(Shared { indexer, state: RwLock::new(state), writer: Mutex::new(history), news: broadcast::channel(64).0 })
+        Arc::new(Shared {
+            indexer,
+            state: RwLock::new(state),
+            writer: Mutex::new(history),
+            news: broadcast::channel(64).0,
+        })
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -112,7 +127,13 @@ impl Shared {
     }
 
     /// Applies one write to `state`, which nobody else sees yet.
-    fn accept(&self, state: &mut Snapshot, key: &str, change: Change, expect: Expect) -> Result<Arc<Event>, StoreError> {
+    fn accept(
+        &self,
+        state: &mut Snapshot,
+        key: &str,
+        change: Change,
+        expect: Expect,
+    ) -> Result<Arc<Event>, StoreError> {
         let previous = state.entries.get(key).cloned();
         let holds = match (expect, &previous) {
             (Expect::Absent, None) => true,
@@ -138,7 +159,12 @@ impl Shared {
     }
 
     /// Lets everybody see a new state and what led to it.
-    fn publish(&self, history: &mut History, state: Snapshot, events: impl IntoIterator<Item = Arc<Event>>) {
+    fn publish(
+        &self,
+        history: &mut History,
+        state: Snapshot,
+        events: impl IntoIterator<Item = Arc<Event>>,
+    ) {
         let revision = state.revision;
         history.extend(events, state.clone());
         *self.state.write().unwrap_or_else(std::sync::PoisonError::into_inner) = state;
@@ -186,7 +212,11 @@ impl Shared {
                 Err(error) => refused.push((answer, error)),
             }
         }
-        let durable = if accepted.is_empty() { Ok(()) } else { log.append(accepted.iter().map(|write| write.event.as_ref())) };
+        let durable = if accepted.is_empty() {
+            Ok(())
+        } else {
+            log.append(accepted.iter().map(|write| write.event.as_ref()))
+        };
         // A refusal may rest on a write of this very batch: it is true only now that that one is durable.
         for (answer, error) in refused {
             let error = durable.clone().map_or_else(StoreError::NotDurable, |()| error);
@@ -201,7 +231,10 @@ impl Shared {
             self.publish(&mut history, state, accepted.iter().map(|write| write.event.clone()));
         }
         for write in &mut accepted {
-            let result = durable.as_ref().map(|()| write.event.entry.clone()).map_err(|error| StoreError::NotDurable(error.clone()));
+            let result = durable
+                .as_ref()
+                .map(|()| write.event.entry.clone())
+                .map_err(|error| StoreError::NotDurable(error.clone()));
             if let Some(answer) = write.answer.take() {
                 // Whoever asked may have gone away; the write stands all the same.
                 let _gone = answer.send(result);
@@ -213,7 +246,14 @@ impl Shared {
 #[async_trait]
 impl Store for Embedded {
     async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
-        Ok(self.shared.state.read().unwrap_or_else(std::sync::PoisonError::into_inner).entries.get(key).cloned())
+        Ok(self
+            .shared
+            .state
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .entries
+            .get(key)
+            .cloned())
     }
 
     async fn list(&self, prefix: &str, page: Page) -> Result<Listing, StoreError> {
@@ -227,12 +267,24 @@ impl Store for Embedded {
     async fn write(&self, key: &str, change: Change, expect: Expect) -> Result<Entry, StoreError> {
         let Some(queue) = &self.queue else { return self.shared.write_inline(key, change, expect) };
         let (answer, answered) = oneshot::channel();
-        queue.send(Request { key: key.to_owned(), change, expect, answer }).await.map_err(|_| StoreError::Closed)?;
+        queue
+            .send(Request { key: key.to_owned(), change, expect, answer })
+            .await
+            .map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?
     }
 
-    fn watch(&self, prefix: &str, after: Option<Revision>) -> BoxStream<'static, Result<Seen, StoreError>> {
-        crate::watch_hub::watch(self.shared.clone(), self.shared.news.subscribe(), prefix.to_owned(), after)
+    fn watch(
+        &self,
+        prefix: &str,
+        after: Option<Revision>,
+    ) -> BoxStream<'static, Result<Seen, StoreError>> {
+        crate::watch_hub::watch(
+            self.shared.clone(),
+            self.shared.news.subscribe(),
+            prefix.to_owned(),
+            after,
+        )
     }
 
     async fn compact(&self, through: Revision) -> Result<(), StoreError> {
@@ -245,7 +297,11 @@ impl Store for Embedded {
 }
 
 impl crate::watch_hub::Source for Shared {
-    fn events_after(&self, revision: Revision, limit: usize) -> Result<(Vec<Arc<Event>>, Revision), StoreError> {
+    fn events_after(
+        &self,
+        revision: Revision,
+        limit: usize,
+    ) -> Result<(Vec<Arc<Event>>, Revision), StoreError> {
         self.history().events_after(revision, limit)
     }
 

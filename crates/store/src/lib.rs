@@ -37,7 +37,11 @@ pub struct Entry {
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("key", &self.key).field("revision", &self.revision).field("len", &self.bytes.len()).finish()
+        f.debug_struct("Entry")
+            .field("key", &self.key)
+            .field("revision", &self.revision)
+            .field("len", &self.bytes.len())
+            .finish()
     }
 }
 
@@ -60,7 +64,10 @@ pub enum Change {
 
 impl fmt::Debug for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self { Change::Put(_) => "Put", Change::Delete(_) => "Delete" })
+        f.write_str(match self {
+            Change::Put(_) => "Put",
+            Change::Delete(_) => "Delete",
+        })
     }
 }
 
@@ -173,7 +180,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn write(&self, key: &str, change: Change, expect: Expect) -> Result<Entry, StoreError>;
     /// Everything that happens under `prefix` after revision `after`: each write once, in order. `None`: from now on.
     /// A watcher that is too slow for the bounded history gets [`StoreError::Compacted`] and the end of the stream.
-    fn watch(&self, prefix: &str, after: Option<Revision>) -> BoxStream<'static, Result<Seen, StoreError>>;
+    fn watch(
+        &self,
+        prefix: &str,
+        after: Option<Revision>,
+    ) -> BoxStream<'static, Result<Seen, StoreError>>;
     /// Forgets history up to and including `through`: older watches and listings get [`StoreError::Compacted`].
     async fn compact(&self, through: Revision) -> Result<(), StoreError>;
     /// The newest revision.

@@ -17,7 +17,11 @@ const PROGRESS: Duration = Duration::from_secs(60);
 /// Where events come from.
 pub(crate) trait Source: Send + Sync + 'static {
     /// Up to `limit` events after a revision, and the revision up to which they tell everything.
-    fn events_after(&self, revision: Revision, limit: usize) -> Result<(Vec<Arc<Event>>, Revision), StoreError>;
+    fn events_after(
+        &self,
+        revision: Revision,
+        limit: usize,
+    ) -> Result<(Vec<Arc<Event>>, Revision), StoreError>;
     /// The newest revision.
     fn newest(&self) -> Revision;
 }
@@ -35,9 +39,22 @@ struct Watcher<S> {
 }
 
 /// A stream of what happens under `prefix` after `after`.
-pub(crate) fn watch<S: Source>(source: Arc<S>, news: broadcast::Receiver<Revision>, prefix: String, after: Option<Revision>) -> BoxStream<'static, Result<Seen, StoreError>> {
+pub(crate) fn watch<S: Source>(
+    source: Arc<S>,
+    news: broadcast::Receiver<Revision>,
+    prefix: String,
+    after: Option<Revision>,
+) -> BoxStream<'static, Result<Seen, StoreError>> {
     let position = after.unwrap_or_else(|| source.newest());
-    let watcher = Watcher { source, news, prefix, position, ready: VecDeque::new(), caught_up: false, ended: false };
+    let watcher = Watcher {
+        source,
+        news,
+        prefix,
+        position,
+        ready: VecDeque::new(),
+        caught_up: false,
+        ended: false,
+    };
     stream::unfold(watcher, |mut watcher| async move {
         let next = watcher.next().await?;
         Some((next, watcher))
@@ -61,7 +78,12 @@ impl<S: Source> Watcher<S> {
                 }
                 Ok((events, through)) if !events.is_empty() => {
                     self.position = through;
-                    self.ready.extend(events.into_iter().filter(|event| event.entry.key.starts_with(&self.prefix)).map(Seen::Event));
+                    self.ready.extend(
+                        events
+                            .into_iter()
+                            .filter(|event| event.entry.key.starts_with(&self.prefix))
+                            .map(Seen::Event),
+                    );
                 }
                 Ok(_) if !self.caught_up => {
                     self.caught_up = true;

@@ -11,15 +11,32 @@ pub(crate) fn table() -> String {
          | kind | API | scope | subresources |\n|---|---|---|---|\n",
     );
     for kind in api::kinds::KINDS {
-        let subresources: Vec<String> = kind.subresources.iter().map(|s| api::discovery::subresource_name(s).to_owned()).collect();
-        let scope = match kind.scope { Scope::Namespaced => "namespaced", Scope::Cluster => "cluster" };
-        text += &format!("| {} | `{}` | {scope} | {} |\n", kind.names.kind, kind.names.api_version(), subresources.join(", "));
+        let subresources: Vec<String> = kind
+            .subresources
+            .iter()
+            .map(|s| api::discovery::subresource_name(s).to_owned())
+            .collect();
+        let scope = match kind.scope {
+            Scope::Namespaced => "namespaced",
+            Scope::Cluster => "cluster",
+        };
+        text += &format!(
+            "| {} | `{}` | {scope} | {} |\n",
+            kind.names.kind,
+            kind.names.api_version(),
+            subresources.join(", ")
+        );
     }
     for kind in api::kinds::KINDS.iter().filter(|kind| !kind.fields.is_empty()) {
-        text += &format!("\n## {}\n\n| field | what happens to it | why |\n|---|---|---|\n", kind.names.kind);
+        text += &format!(
+            "\n## {}\n\n| field | what happens to it | why |\n|---|---|---|\n",
+            kind.names.kind
+        );
         for field in kind.fields {
             let support = match field.support {
-                Support::StoredOnly => "stored, not acted upon; using it is answered with a warning",
+                Support::StoredOnly => {
+                    "stored, not acted upon; using it is answered with a warning"
+                }
                 Support::NoEffect => "stored; has no effect here",
                 Support::Refused => "refused",
             };

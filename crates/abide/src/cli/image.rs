@@ -46,7 +46,8 @@ pub(crate) enum Command {
 impl Place {
     fn open(&self) -> Result<runtime::images::Images> {
         let folder = self.image_store.clone().unwrap_or_else(|| self.data_dir.join("images"));
-        runtime::images::Images::open(&folder).with_context(|| format!("open the image store {}", folder.display()))
+        runtime::images::Images::open(&folder)
+            .with_context(|| format!("open the image store {}", folder.display()))
     }
 }
 
@@ -56,8 +57,15 @@ impl Command {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
             match self {
                 Command::Import { file, name, place } => {
-                    let imported = place.open()?.import(&file, name.as_deref()).await.with_context(|| format!("import {}", file.display()))?;
-                    let lines: Vec<String> = imported.iter().map(|image| format!("{}  {}\n", image.names.join(" "), image.id)).collect();
+                    let imported = place
+                        .open()?
+                        .import(&file, name.as_deref())
+                        .await
+                        .with_context(|| format!("import {}", file.display()))?;
+                    let lines: Vec<String> = imported
+                        .iter()
+                        .map(|image| format!("{}  {}\n", image.names.join(" "), image.id))
+                        .collect();
                     Ok(super::print(&lines.concat()))
                 }
                 Command::List { place } => Ok(super::print(&table(&place.open()?.list().await?))),

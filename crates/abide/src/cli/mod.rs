@@ -65,7 +65,12 @@ impl Cli {
             ))),
             Command::Completions { shell } => {
                 let mut text = Vec::new();
-                clap_complete::generate(shell, &mut <Cli as clap::CommandFactory>::command(), "abide", &mut text);
+                clap_complete::generate(
+                    shell,
+                    &mut <Cli as clap::CommandFactory>::command(),
+                    "abide",
+                    &mut text,
+                );
                 Ok(print(&String::from_utf8_lossy(&text)))
             }
             Command::RunInit(arguments) => arguments.run(),
@@ -78,8 +83,13 @@ impl Cli {
 fn print_kubeconfig(data_dir: &std::path::Path) -> Result<ExitCode> {
     use anyhow::Context;
     let path = data_dir.join("kubeconfig");
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("read {}: is a server running with --data-dir {}?", path.display(), data_dir.display()))?;
+    let text = std::fs::read_to_string(&path).with_context(|| {
+        format!(
+            "read {}: is a server running with --data-dir {}?",
+            path.display(),
+            data_dir.display()
+        )
+    })?;
     Ok(print(&text))
 }
 

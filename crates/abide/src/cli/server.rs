@@ -144,10 +144,13 @@ fn host_name() -> Result<String> {
 
 fn start_logging(format: LogFormat) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("ABIDE_LOG").unwrap_or_else(|_| EnvFilter::new("info,libcontainer=warn,hickory_server=warn"));
+    let filter = EnvFilter::try_from_env("ABIDE_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,libcontainer=warn,hickory_server=warn"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Text => {
+            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init()
+        }
         LogFormat::Json => builder.json().init(),
     }
 }

@@ -19,31 +19,98 @@ use Field::{Atomic, List, Object, Set};
 /// Types, by the last part of their OpenAPI name, and their fields.
 const TYPES: &[(&str, &[(&str, Field)])] = &[
     ("ObjectMeta", &[("finalizers", Set), ("ownerReferences", List("OwnerReference", "uid"))]),
-    ("Pod", &[("metadata", Object("ObjectMeta")), ("spec", Object("PodSpec")), ("status", Object("PodStatus"))]),
+    (
+        "Pod",
+        &[
+            ("metadata", Object("ObjectMeta")),
+            ("spec", Object("PodSpec")),
+            ("status", Object("PodStatus")),
+        ],
+    ),
     ("PodTemplateSpec", &[("metadata", Object("ObjectMeta")), ("spec", Object("PodSpec"))]),
-    ("PodSpec", &[
-        ("containers", List("Container", "name")), ("initContainers", List("Container", "name")),
-        ("ephemeralContainers", List("Container", "name")), ("volumes", List("Volume", "name")),
-        ("imagePullSecrets", List("LocalObjectReference", "name")), ("hostAliases", List("HostAlias", "ip")),
-        ("topologySpreadConstraints", List("TopologySpreadConstraint", "topologyKey")), ("schedulingGates", List("PodSchedulingGate", "name")),
-        ("resourceClaims", List("PodResourceClaim", "name")), ("tolerations", Atomic("Toleration")),
-    ]),
-    ("Container", &[
-        ("env", List("EnvVar", "name")), ("ports", List("ContainerPort", "containerPort")), ("volumeMounts", List("VolumeMount", "mountPath")),
-        ("volumeDevices", List("VolumeDevice", "devicePath")),
-    ]),
-    ("PodStatus", &[("conditions", List("Condition", "type")), ("podIPs", List("PodIP", "ip")), ("hostIPs", List("HostIP", "ip"))]),
-    ("StatefulSet", &[("metadata", Object("ObjectMeta")), ("spec", Object("StatefulSetSpec")), ("status", Object("WithConditions"))]),
-    ("StatefulSetSpec", &[("template", Object("PodTemplateSpec")), ("volumeClaimTemplates", Atomic("PersistentVolumeClaim"))]),
+    (
+        "PodSpec",
+        &[
+            ("containers", List("Container", "name")),
+            ("initContainers", List("Container", "name")),
+            ("ephemeralContainers", List("Container", "name")),
+            ("volumes", List("Volume", "name")),
+            ("imagePullSecrets", List("LocalObjectReference", "name")),
+            ("hostAliases", List("HostAlias", "ip")),
+            ("topologySpreadConstraints", List("TopologySpreadConstraint", "topologyKey")),
+            ("schedulingGates", List("PodSchedulingGate", "name")),
+            ("resourceClaims", List("PodResourceClaim", "name")),
+            ("tolerations", Atomic("Toleration")),
+        ],
+    ),
+    (
+        "Container",
+        &[
+            ("env", List("EnvVar", "name")),
+            ("ports", List("ContainerPort", "containerPort")),
+            ("volumeMounts", List("VolumeMount", "mountPath")),
+            ("volumeDevices", List("VolumeDevice", "devicePath")),
+        ],
+    ),
+    (
+        "PodStatus",
+        &[
+            ("conditions", List("Condition", "type")),
+            ("podIPs", List("PodIP", "ip")),
+            ("hostIPs", List("HostIP", "ip")),
+        ],
+    ),
+    (
+        "StatefulSet",
+        &[
+            ("metadata", Object("ObjectMeta")),
+            ("spec", Object("StatefulSetSpec")),
+            ("status", Object("WithConditions")),
+        ],
+    ),
+    (
+        "StatefulSetSpec",
+        &[
+            ("template", Object("PodTemplateSpec")),
+            ("volumeClaimTemplates", Atomic("PersistentVolumeClaim")),
+        ],
+    ),
     ("WithConditions", &[("conditions", List("Condition", "type"))]),
-    ("Service", &[("metadata", Object("ObjectMeta")), ("spec", Object("ServiceSpec")), ("status", Object("WithConditions"))]),
+    (
+        "Service",
+        &[
+            ("metadata", Object("ObjectMeta")),
+            ("spec", Object("ServiceSpec")),
+            ("status", Object("WithConditions")),
+        ],
+    ),
     ("ServiceSpec", &[("ports", List("ServicePort", "port"))]),
-    ("ServiceAccount", &[("metadata", Object("ObjectMeta")), ("secrets", List("ObjectReference", "name")), ("imagePullSecrets", List("LocalObjectReference", "name"))]),
-    ("Node", &[("metadata", Object("ObjectMeta")), ("spec", Object("NodeSpec")), ("status", Object("NodeStatus"))]),
+    (
+        "ServiceAccount",
+        &[
+            ("metadata", Object("ObjectMeta")),
+            ("secrets", List("ObjectReference", "name")),
+            ("imagePullSecrets", List("LocalObjectReference", "name")),
+        ],
+    ),
+    (
+        "Node",
+        &[
+            ("metadata", Object("ObjectMeta")),
+            ("spec", Object("NodeSpec")),
+            ("status", Object("NodeStatus")),
+        ],
+    ),
     ("NodeSpec", &[("podCIDRs", Set), ("taints", Atomic("Taint"))]),
-    ("NodeStatus", &[("conditions", List("Condition", "type")), ("addresses", List("NodeAddress", "type"))]),
+    (
+        "NodeStatus",
+        &[("conditions", List("Condition", "type")), ("addresses", List("NodeAddress", "type"))],
+    ),
     ("Namespace", &[("metadata", Object("ObjectMeta")), ("status", Object("WithConditions"))]),
-    ("PersistentVolumeClaim", &[("metadata", Object("ObjectMeta")), ("status", Object("WithConditions"))]),
+    (
+        "PersistentVolumeClaim",
+        &[("metadata", Object("ObjectMeta")), ("status", Object("WithConditions"))],
+    ),
     ("ConfigMap", &[("metadata", Object("ObjectMeta"))]),
     ("Secret", &[("metadata", Object("ObjectMeta"))]),
     ("Endpoints", &[("metadata", Object("ObjectMeta"))]),
@@ -54,7 +121,6 @@ const TYPES: &[(&str, &[(&str, Field)])] = &[
     ("ControllerRevision", &[("metadata", Object("ObjectMeta"))]),
     ("Lease", &[("metadata", Object("ObjectMeta"))]),
 ];
-
 
 /// What the field of a type is; `None` for plain fields.
 pub fn field(definition: &str, name: &str) -> Option<Field> {

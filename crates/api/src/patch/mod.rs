@@ -7,8 +7,11 @@ use crate::status_error::ApiError;
 use serde_json::Value;
 
 /// `Content-Type`s of patches that are understood.
-pub const MEDIA_TYPES: [&str; 3] =
-    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+pub const MEDIA_TYPES: [&str; 3] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
 
 /// Which kind of patch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,16 +37,28 @@ impl PatchType {
 }
 
 /// Applies a patch. `definition` is the OpenAPI name of the object's type, e.g. `io.k8s.api.core.v1.Pod`.
-pub fn apply(kind: PatchType, definition: &str, current: &Value, patch: &Value) -> Result<Value, ApiError> {
+pub fn apply(
+    kind: PatchType,
+    definition: &str,
+    current: &Value,
+    patch: &Value,
+) -> Result<Value, ApiError> {
     let mut result = current.clone();
     match kind {
         PatchType::Json => {
-            let patch: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
-            json_patch::patch(&mut result, &patch).map_err(|error| ApiError::unprocessable(format!("the server rejected our request due to an error in our request: {error}")))?;
+            let patch: json_patch::Patch = serde_json::from_value(patch.clone())
+                .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
+            json_patch::patch(&mut result, &patch).map_err(|error| {
+                ApiError::unprocessable(format!(
+                    "the server rejected our request due to an error in our request: {error}"
+                ))
+            })?;
         }
         PatchType::Merge => {
             if !patch.is_object() {
-                return Err(ApiError::bad_request("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}"));
+                return Err(ApiError::bad_request(
+                    "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}",
+                ));
             }
             json_patch::merge(&mut result, patch);
         }
@@ -65,6 +80,15 @@ mod tests {
 
     #[test]
     fn a_merge_patch_removes_with_null() {
-        assert_eq!(apply(PatchType::Merge, "", &json!({"a": 1, "b": {"c": 1}}), &json!({"a": null, "b": {"d": 2}})).unwrap(), json!({"b": {"c": 1, "d": 2}}));
+        assert_eq!(
+            apply(
+                PatchType::Merge,
+                "",
+                &json!({"a": 1, "b": {"c": 1}}),
+                &json!({"a": null, "b": {"d": 2}})
+            )
+            .unwrap(),
+            json!({"b": {"c": 1, "d": 2}})
+        );
     }
 }

@@ -14,7 +14,9 @@ impl FieldSelector {
         for part in text.split(',').filter(|part| !part.is_empty()) {
             let (field, equal, value) = if let Some((field, value)) = part.split_once("!=") {
                 (field, false, value)
-            } else if let Some((field, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
+            } else if let Some((field, value)) =
+                part.split_once("==").or_else(|| part.split_once('='))
+            {
                 (field, true, value)
             } else {
                 return Err(format!("invalid selector: '{text}'; can't understand '{part}'"));
@@ -26,12 +28,17 @@ impl FieldSelector {
 
     /// Whether the fields that `lookup` finds are meant.
     pub fn matches<'a>(&self, lookup: impl Fn(&str) -> Option<&'a str>) -> bool {
-        self.requirements.iter().all(|(field, equal, value)| (lookup(field).unwrap_or_default() == value) == *equal)
+        self.requirements
+            .iter()
+            .all(|(field, equal, value)| (lookup(field).unwrap_or_default() == value) == *equal)
     }
 
     /// The value that `field` must have, if the selector says so.
     pub fn required(&self, field: &str) -> Option<&str> {
-        self.requirements.iter().find(|(name, equal, _)| name == field && *equal).map(|(_, _, value)| value.as_str())
+        self.requirements
+            .iter()
+            .find(|(name, equal, _)| name == field && *equal)
+            .map(|(_, _, value)| value.as_str())
     }
 }
 

@@ -28,11 +28,16 @@ impl LabelSelector {
     pub fn parse(text: &str) -> Result<LabelSelector, String> {
         let mut requirements = Vec::new();
         for part in split(text)? {
-            requirements.push(requirement(part.trim()).ok_or_else(|| format!("unable to parse requirement: {part:?}"))?);
+            requirements.push(
+                requirement(part.trim())
+                    .ok_or_else(|| format!("unable to parse requirement: {part:?}"))?,
+            );
         }
         for (key, _) in &requirements {
             if let Some(error) = crate::metadata::qualified_name(key).first() {
-                return Err(format!("unable to parse requirement: <nil>: Invalid value: {key:?}: {error}"));
+                return Err(format!(
+                    "unable to parse requirement: <nil>: Invalid value: {key:?}: {error}"
+                ));
             }
         }
         Ok(LabelSelector { requirements, nothing: false })
@@ -40,7 +45,9 @@ impl LabelSelector {
 
     /// The selector of an object's field. An empty one selects everything, none at all selects nothing.
     pub fn of(selector: Option<&meta::LabelSelector>) -> LabelSelector {
-        let Some(selector) = selector else { return LabelSelector { requirements: Vec::new(), nothing: true } };
+        let Some(selector) = selector else {
+            return LabelSelector { requirements: Vec::new(), nothing: true };
+        };
         let mut requirements: Vec<(String, Operator)> = selector
             .match_labels
             .iter()
@@ -49,26 +56,34 @@ impl LabelSelector {
             .collect();
         for expression in selector.match_expressions.iter().flatten() {
             let values = expression.values.clone().unwrap_or_default();
-            requirements.push((expression.key.clone(), match expression.operator.as_str() {
-                "In" => Operator::In(values),
-                "NotIn" => Operator::NotIn(values),
-                "Exists" => Operator::Exists,
-                "DoesNotExist" => Operator::DoesNotExist,
-                // An operator that validation did not let through selects nothing.
-                _ => return LabelSelector { requirements: Vec::new(), nothing: true },
-            }));
+            requirements.push((
+                expression.key.clone(),
+                match expression.operator.as_str() {
+                    "In" => Operator::In(values),
+                    "NotIn" => Operator::NotIn(values),
+                    "Exists" => Operator::Exists,
+                    "DoesNotExist" => Operator::DoesNotExist,
+                    // An operator that validation did not let through selects nothing.
+                    _ => return LabelSelector { requirements: Vec::new(), nothing: true },
+                },
+            ));
         }
         LabelSelector { requirements, nothing: false }
     }
 
     /// The selector that a map of labels stands for (of Services).
     pub fn of_map(labels: &BTreeMap<String, String>) -> LabelSelector {
-        let requirements = labels.iter().map(|(key, value)| (key.clone(), Operator::In(vec![value.clone()]))).collect();
+        let requirements = labels
+            .iter()
+            .map(|(key, value)| (key.clone(), Operator::In(vec![value.clone()])))
+            .collect();
         LabelSelector { requirements, nothing: false }
     }
 
     /// Requirements as node selectors write them.
-    pub fn of_node_expressions<'a>(expressions: impl Iterator<Item = (&'a str, &'a str, &'a [String])>) -> LabelSelector {
+    pub fn of_node_expressions<'a>(
+        expressions: impl Iterator<Item = (&'a str, &'a str, &'a [String])>,
+    ) -> LabelSelector {
         let mut requirements = Vec::new();
         for (key, operator, values) in expressions {
             let number = || values.first().and_then(|value| value.parse().ok());
@@ -111,8 +126,12 @@ impl LabelSelector {
                 let value = lookup(key);
                 let number = || value.and_then(|value| value.parse::<i64>().ok());
                 match operator {
-                    Operator::In(values) => value.is_some_and(|value| values.iter().any(|v| v == value)),
-                    Operator::NotIn(values) => value.is_none_or(|value| !values.iter().any(|v| v == value)),
+                    Operator::In(values) => {
+                        value.is_some_and(|value| values.iter().any(|v| v == value))
+                    }
+                    Operator::NotIn(values) => {
+                        value.is_none_or(|value| !values.iter().any(|v| v == value))
+                    }
                     Operator::Exists => value.is_some(),
                     Operator::DoesNotExist => value.is_none(),
                     Operator::GreaterThan(bound) => number().is_some_and(|number| number > *bound),
@@ -148,7 +167,11 @@ fn split(text: &str) -> Result<Vec<&str>, String> {
     for (at, c) in text.char_indices() {
         match c {
             '(' => depth += 1,
-            ')' => depth = depth.checked_sub(1).ok_or_else(|| format!("found ')', expected: identifier in {text:?}"))?,
+            ')' => {
+                depth = depth
+                    .checked_sub(1)
+                    .ok_or_else(|| format!("found ')', expected: identifier in {text:?}"))?
+            }
             ',' if depth == 0 => {
                 parts.push(&text[start..at]);
                 start = at + 1;
@@ -157,7 +180,9 @@ fn split(text: &str) -> Result<Vec<&str>, String> {
         }
     }
     if depth > 0 {
-        return Err(format!("unable to parse requirement: found '', expected: ',' or ')' in {text:?}"));
+        return Err(format!(
+            "unable to parse requirement: found '', expected: ',' or ')' in {text:?}"
+        ));
     }
     parts.push(&text[start..]);
     Ok(if text.trim().is_empty() { Vec::new() } else { parts })
@@ -208,7 +233,19 @@ mod tests {
     #[test]
     fn every_form_of_requirement_selects() {
         let web = [("app", "web"), ("tier", "a"), ("n", "5")];
-        for selector in ["", "app=web", "app==web", "app!=db", "tier in (a, b)", "tier notin (c)", "app", "!old", "app=web,tier in (a,b),!x", "n>4", "n<6"] {
+        for selector in [
+            "",
+            "app=web",
+            "app==web",
+            "app!=db",
+            "tier in (a, b)",
+            "tier notin (c)",
+            "app",
+            "!old",
+            "app=web,tier in (a,b),!x",
+            "n>4",
+            "n<6",
+        ] {
             assert!(matches(selector, &web), "{selector}");
         }
         for selector in ["app=db", "app!=web", "tier in (c)", "!app", "old", "n>5"] {

@@ -15,23 +15,40 @@ use store::Page;
 const TOLERATED_SECONDS: i64 = 300;
 
 /// Before a create, defaults applied.
-pub(crate) async fn create(server: &ApiServer, kind: &Kind, object: &mut Object) -> Result<(), ApiError> {
+pub(crate) async fn create(
+    server: &ApiServer,
+    kind: &Kind,
+    object: &mut Object,
+) -> Result<(), ApiError> {
     if kind.scope == Scope::Namespaced {
         namespace_takes_more(server, kind, object).await?;
     }
     match kind.definition {
         definition if definition == api::kinds::pod::KIND.definition => pod(server, object).await,
-        definition if definition == api::kinds::persistent_volume_claim::KIND.definition => claim(server, object).await,
-        definition if definition == api::kinds::service::KIND.definition => server.inner.addresses.admit(object, None),
+        definition if definition == api::kinds::persistent_volume_claim::KIND.definition => {
+            claim(server, object).await
+        }
+        definition if definition == api::kinds::service::KIND.definition => {
+            server.inner.addresses.admit(object, None)
+        }
         _ => Ok(()),
     }
 }
 
 /// Before an update, given the stored object.
-pub(crate) async fn update(server: &ApiServer, kind: &Kind, new: &mut Object, old: &Object) -> Result<(), ApiError> {
+pub(crate) async fn update(
+    server: &ApiServer,
+    kind: &Kind,
+    new: &mut Object,
+    old: &Object,
+) -> Result<(), ApiError> {
     match kind.definition {
-        definition if definition == api::kinds::service::KIND.definition => server.inner.addresses.admit(new, Some(old)),
-        definition if definition == api::kinds::persistent_volume_claim::KIND.definition => resize(server, new, old).await,
+        definition if definition == api::kinds::service::KIND.definition => {
+            server.inner.addresses.admit(new, Some(old))
+        }
+        definition if definition == api::kinds::persistent_volume_claim::KIND.definition => {
+            resize(server, new, old).await
+        }
         _ => Ok(()),
     }
 }
@@ -43,12 +60,20 @@ pub(crate) fn released(server: &ApiServer, kind: &Kind, object: &Object) {
     }
 }
 
-async fn namespace_takes_more(server: &ApiServer, kind: &Kind, object: &Object) -> Result<(), ApiError> {
+async fn namespace_takes_more(
+    server: &ApiServer,
+    kind: &Kind,
+    object: &Object,
+) -> Result<(), ApiError> {
     let namespaces = server.kind("", "v1", "namespaces").ok_or_else(ApiError::unknown_path)?;
     let namespace = server.inner.registry.object(namespaces, "", object.namespace()).await?;
     if namespace.is_terminating() {
-        let why = format!("unable to create new content in namespace {} because it is being terminated", object.namespace());
-        let mut error = ApiError::forbidden(kind.names.group, kind.names.plural, object.name(), &why);
+        let why = format!(
+            "unable to create new content in namespace {} because it is being terminated",
+            object.namespace()
+        );
+        let mut error =
+            ApiError::forbidden(kind.names.group, kind.names.plural, object.name(), &why);
         if let Some(details) = &mut error.details {
             details["causes"] = json!([{"reason": "NamespaceTerminating", "message": format!("namespace {} is being terminated", object.namespace()), "field": "metadata.namespace"}]);
         }
@@ -66,7 +91,8 @@ async fn pod(server: &ApiServer, pod: &mut Object) -> Result<(), ApiError> {
     let account = pod.str_at("/spec/serviceAccountName").to_owned();
     let accounts = server.kind("", "v1", "serviceaccounts").ok_or_else(ApiError::unknown_path)?;
     if let Err(error) = server.inner.registry.entry(accounts, pod.namespace(), &account).await {
-        let why = format!("error looking up service account {}/{account}: {error}", pod.namespace());
+        let why =
+            format!("error looking up service account {}/{account}: {error}", pod.namespace());
         return Err(ApiError::forbidden("", "pods", pod.name(), &why));
     }
     let mut tolerations = pod.list_at("/spec/tolerations").to_vec();
@@ -93,8 +119,13 @@ async fn claim(server: &ApiServer, claim: &mut Object) -> Result<(), ApiError> {
         return Ok(());
     }
     let mut classes = classes(server).await?;
-    classes.retain(|class| class.annotation(api::kinds::storage_class::DEFAULT_CLASS) == Some("true"));
-    classes.sort_by(|a, b| a.str_at("/metadata/creationTimestamp").cmp(b.str_at("/metadata/creationTimestamp")).then(b.name().cmp(a.name())));
+    classes
+        .retain(|class| class.annotation(api::kinds::storage_class::DEFAULT_CLASS) == Some("true"));
+    classes.sort_by(|a, b| {
+        a.str_at("/metadata/creationTimestamp")
+            .cmp(b.str_at("/metadata/creationTimestamp"))
+            .then(b.name().cmp(a.name()))
+    });
     if let Some(class) = classes.last() {
         claim.set("/spec/storageClassName", json!(class.name()));
     }
@@ -102,8 +133,15 @@ async fn claim(server: &ApiServer, claim: &mut Object) -> Result<(), ApiError> {
 }
 
 async fn classes(server: &ApiServer) -> Result<Vec<Object>, ApiError> {
-    let kind = server.kind("storage.k8s.io", "v1", "storageclasses").ok_or_else(ApiError::unknown_path)?;
-    let listing = server.inner.registry.store.list(&crate::registry::prefix(kind, ""), Page::default()).await.map_err(crate::registry::store_error)?;
+    let kind =
+        server.kind("storage.k8s.io", "v1", "storageclasses").ok_or_else(ApiError::unknown_path)?;
+    let listing = server
+        .inner
+        .registry
+        .store
+        .list(&crate::registry::prefix(kind, ""), Page::default())
+        .await
+        .map_err(crate::registry::store_error)?;
     listing.entries.iter().map(parse).collect()
 }
 
@@ -114,14 +152,20 @@ async fn resize(server: &ApiServer, new: &Object, old: &Object) -> Result<(), Ap
     if amount(new) <= amount(old) {
         return Ok(());
     }
-    let refuse = |why: &str| Err(ApiError::forbidden("", "persistentvolumeclaims", new.name(), why));
+    let refuse =
+        |why: &str| Err(ApiError::forbidden("", "persistentvolumeclaims", new.name(), why));
     if old.str_at("/status/phase") != "Bound" {
         return refuse("Only bound persistent volume claims can be expanded");
     }
     let class = old.str_at("/spec/storageClassName");
-    let allowed = classes(server).await?.iter().any(|c| c.name() == class && c.at("/allowVolumeExpansion") == Some(&Value::Bool(true)));
+    let allowed = classes(server)
+        .await?
+        .iter()
+        .any(|c| c.name() == class && c.at("/allowVolumeExpansion") == Some(&Value::Bool(true)));
     if !allowed {
-        return refuse("only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize");
+        return refuse(
+            "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize",
+        );
     }
     Ok(())
 }

@@ -16,10 +16,15 @@ const NAME_TRIES: usize = 8;
 /// Makes an object.
 pub(super) async fn create(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     if !call.info.name.is_empty() {
-        return Err(ApiError::method_not_allowed(call.kind.names.group, call.kind.names.plural, "create"));
+        return Err(ApiError::method_not_allowed(
+            call.kind.names.group,
+            call.kind.names.plural,
+            "create",
+        ));
     }
     let (value, duplicates) = call.json()?;
-    let (object, mut warnings) = decode(call.kind, value, &duplicates, call.query.get("fieldValidation"))?;
+    let (object, mut warnings) =
+        decode(call.kind, value, &duplicates, call.query.get("fieldValidation"))?;
     let object = in_namespace(call.kind, object, &call.info.namespace)?;
     let entry = make(call.server, call.kind, object, call.dry_run()?).await?;
     warnings.extend(unhonoured(call.kind, &crate::registry::parse(&entry)?));
@@ -29,7 +34,12 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
 }
 
 /// Makes an object of our own.
-pub(crate) async fn create_value(server: &ApiServer, kind: &'static Kind, namespace: &str, value: Value) -> Result<Entry, ApiError> {
+pub(crate) async fn create_value(
+    server: &ApiServer,
+    kind: &'static Kind,
+    namespace: &str,
+    value: Value,
+) -> Result<Entry, ApiError> {
     let (object, _) = decode(kind, value, &[], "Strict")?;
     make(server, kind, in_namespace(kind, object, namespace)?, false).await
 }
@@ -46,13 +56,29 @@ fn in_namespace(kind: &Kind, mut object: Object, namespace: &str) -> Result<Obje
         object.set("/metadata/namespace", json!(namespace));
     }
     if object.namespace() != namespace {
-        return Err(ApiError::bad_request(format!("the namespace of the provided object does not match the namespace sent on the request ({namespace})")));
+        return Err(ApiError::bad_request(format!(
+            "the namespace of the provided object does not match the namespace sent on the request ({namespace})"
+        )));
     }
     Ok(object)
 }
 
-async fn make(server: &ApiServer, kind: &'static Kind, mut object: Object, dry_run: bool) -> Result<Entry, ApiError> {
-    for field in ["resourceVersion", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "selfLink", "generation"] {
+async fn make(
+    server: &ApiServer,
+    kind: &'static Kind,
+    mut object: Object,
+    dry_run: bool,
+) -> Result<Entry, ApiError> {
+    for field in [
+        "resourceVersion",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "managedFields",
+        "selfLink",
+        "generation",
+    ] {
         object.remove(&format!("/metadata/{field}"));
     }
     object.set("/metadata/uid", json!(uuid::Uuid::new_v4().to_string()));
@@ -73,12 +99,22 @@ async fn make(server: &ApiServer, kind: &'static Kind, mut object: Object, dry_r
         errors.extend((kind.validate.create)(&object));
         if !errors.is_empty() {
             admission::released(server, kind, &object);
-            return Err(ApiError::invalid(kind.names.group, kind.names.kind, object.name(), &errors));
+            return Err(ApiError::invalid(
+                kind.names.group,
+                kind.names.kind,
+                object.name(),
+                &errors,
+            ));
         }
         if dry_run {
             let key = crate::registry::key(kind, object.namespace(), object.name());
             admission::released(server, kind, &object);
-            return Ok(Entry { key: key.into(), bytes: encode(object)(0), revision: 0, index: std::sync::Arc::new(()) });
+            return Ok(Entry {
+                key: key.into(),
+                bytes: encode(object)(0),
+                revision: 0,
+                index: std::sync::Arc::new(()),
+            });
         }
         match server.inner.registry.create(kind, object.clone()).await {
             Ok(entry) => return Ok(entry),
@@ -98,7 +134,12 @@ pub(super) async fn bind(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let (binding, _) = call.json()?;
     let node = binding.pointer("/target/name").and_then(Value::as_str).unwrap_or_default();
     if node.is_empty() {
-        return Err(ApiError::invalid("", "Binding", &call.info.name, &[api::FieldError::required(&api::FieldPath::new("target").child("name"), "")]));
+        return Err(ApiError::invalid(
+            "",
+            "Binding",
+            &call.info.name,
+            &[api::FieldError::required(&api::FieldPath::new("target").child("name"), "")],
+        ));
     }
     let now = timestamp();
     let updated = call

@@ -32,23 +32,39 @@ impl Options {
             let given = body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
             given.or_else(|| Some(call.query.get(name).to_owned())).filter(|text| !text.is_empty())
         };
-        let grace = match (body.pointer("/gracePeriodSeconds").and_then(Value::as_i64), call.query.get("gracePeriodSeconds")) {
+        let grace = match (
+            body.pointer("/gracePeriodSeconds").and_then(Value::as_i64),
+            call.query.get("gracePeriodSeconds"),
+        ) {
             (Some(seconds), _) => Some(seconds),
             (None, "") => None,
-            (None, query) => Some(query.parse().map_err(|_| ApiError::bad_request(format!("gracePeriodSeconds: Invalid value: {query:?}")))?),
+            (None, query) => Some(query.parse().map_err(|_| {
+                ApiError::bad_request(format!("gracePeriodSeconds: Invalid value: {query:?}"))
+            })?),
         };
         let mut propagation = text("/propagationPolicy", "propagationPolicy");
-        if propagation.is_none() && (body["orphanDependents"] == true || call.query.get("orphanDependents") == "true") {
+        if propagation.is_none()
+            && (body["orphanDependents"] == true || call.query.get("orphanDependents") == "true")
+        {
             propagation = Some("Orphan".to_owned());
         }
-        if let Some(other) = propagation.as_deref().filter(|policy| !["Background", "Foreground", "Orphan"].contains(policy)) {
-            return Err(ApiError::bad_request(format!("DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\"")));
+        if let Some(other) = propagation
+            .as_deref()
+            .filter(|policy| !["Background", "Foreground", "Orphan"].contains(policy))
+        {
+            return Err(ApiError::bad_request(format!(
+                "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
+            )));
         }
-        let dry_run = call.dry_run()? || body["dryRun"].as_array().is_some_and(|list| list.iter().any(|word| word == "All"));
+        let dry_run = call.dry_run()?
+            || body["dryRun"].as_array().is_some_and(|list| list.iter().any(|word| word == "All"));
         Ok(Options {
             grace_seconds: grace.map(|seconds| seconds.max(0)),
             uid: body.pointer("/preconditions/uid").and_then(Value::as_str).map(str::to_owned),
-            resource_version: body.pointer("/preconditions/resourceVersion").and_then(Value::as_str).map(str::to_owned),
+            resource_version: body
+                .pointer("/preconditions/resourceVersion")
+                .and_then(Value::as_str)
+                .map(str::to_owned),
             propagation,
             dry_run,
         })
@@ -72,7 +88,14 @@ pub(super) async fn delete(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
 pub(super) async fn delete_collection(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let selection = Selection::of(call)?;
     let options = Options::of(call)?;
-    let listing = call.server.inner.registry.store.list(&prefix(call.kind, &call.info.namespace), Page::default()).await.map_err(store_error)?;
+    let listing = call
+        .server
+        .inner
+        .registry
+        .store
+        .list(&prefix(call.kind, &call.info.namespace), Page::default())
+        .await
+        .map_err(store_error)?;
     let mut items = Vec::new();
     for entry in listing.entries.iter().filter(|entry| selection.matches(entry)) {
         let object = parse(entry)?;
@@ -94,8 +117,18 @@ pub(super) async fn evict(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     call.show_value(201, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}))
 }
 
-async fn remove(call: &Call<'_>, namespace: &str, name: &str, options: &Options) -> Result<Updated, ApiError> {
-    let updated = call.server.inner.registry.update(call.kind, namespace, name, options.dry_run, |old| dying(call.kind, old, options)).await?;
+async fn remove(
+    call: &Call<'_>,
+    namespace: &str,
+    name: &str,
+    options: &Options,
+) -> Result<Updated, ApiError> {
+    let updated = call
+        .server
+        .inner
+        .registry
+        .update(call.kind, namespace, name, options.dry_run, |old| dying(call.kind, old, options))
+        .await?;
     if let Updated::Gone(entry) = &updated {
         admission::released(call.server, call.kind, &parse(entry)?);
     }
@@ -105,12 +138,21 @@ async fn remove(call: &Call<'_>, namespace: &str, name: &str, options: &Options)
 /// The object as a deletion leaves it; one that nothing holds is then gone.
 fn dying(kind: &Kind, old: &Object, options: &Options) -> Result<Object, ApiError> {
     let conflict = |what: &str, given: &str, is: &str| {
-        Err(ApiError::conflict(kind.names.group, kind.names.plural, old.name(), &format!("Precondition failed: {what} in precondition: {given}, {what} in object meta: {is}")))
+        Err(ApiError::conflict(
+            kind.names.group,
+            kind.names.plural,
+            old.name(),
+            &format!(
+                "Precondition failed: {what} in precondition: {given}, {what} in object meta: {is}"
+            ),
+        ))
     };
     if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != old.uid()) {
         return conflict("UID", uid, old.uid());
     }
-    if let Some(version) = options.resource_version.as_deref().filter(|version| *version != old.resource_version()) {
+    if let Some(version) =
+        options.resource_version.as_deref().filter(|version| *version != old.resource_version())
+    {
         return conflict("ResourceVersion", version, old.resource_version());
     }
     let mut new = old.clone();
@@ -118,7 +160,8 @@ fn dying(kind: &Kind, old: &Object, options: &Options) -> Result<Object, ApiErro
     let grace = grace_seconds(kind, old, options);
     let before = old.int_at("/metadata/deletionGracePeriodSeconds");
     if !old.is_terminating() {
-        let at = jiff::Timestamp::from_second(now().as_second().saturating_add(grace)).unwrap_or_default();
+        let at = jiff::Timestamp::from_second(now().as_second().saturating_add(grace))
+            .unwrap_or_default();
         new.set("/metadata/deletionTimestamp", json!(at.to_string()));
         new.set("/metadata/deletionGracePeriodSeconds", json!(grace));
         if old.generation() > 0 {
@@ -130,7 +173,8 @@ fn dying(kind: &Kind, old: &Object, options: &Options) -> Result<Object, ApiErro
         propagate(&mut new, options);
     } else if before.is_none_or(|before| grace < before) && kind.deletion == Deletion::Graceful {
         // A deletion under way can be hurried, never slowed down.
-        let at = jiff::Timestamp::from_second(now().as_second().saturating_add(grace)).unwrap_or_default();
+        let at = jiff::Timestamp::from_second(now().as_second().saturating_add(grace))
+            .unwrap_or_default();
         new.set("/metadata/deletionTimestamp", json!(at.to_string()));
         new.set("/metadata/deletionGracePeriodSeconds", json!(grace));
     }
@@ -161,5 +205,8 @@ fn grace_seconds(kind: &Kind, object: &Object, options: &Options) -> i64 {
     if object.str_at("/spec/nodeName").is_empty() || ended {
         return 0;
     }
-    options.grace_seconds.unwrap_or_else(|| object.int_at("/spec/terminationGracePeriodSeconds").unwrap_or(30)).max(0)
+    options
+        .grace_seconds
+        .unwrap_or_else(|| object.int_at("/spec/terminationGracePeriodSeconds").unwrap_or(30))
+        .max(0)
 }

@@ -22,14 +22,17 @@ pub(super) struct Selection {
 
 impl Selection {
     pub(super) fn of(call: &Call<'_>) -> Result<Selection, ApiError> {
-        let labels = LabelSelector::parse(call.query.get("labelSelector")).map_err(ApiError::bad_request)?;
-        let mut fields = FieldSelector::parse(call.query.get("fieldSelector")).map_err(ApiError::bad_request)?;
+        let labels =
+            LabelSelector::parse(call.query.get("labelSelector")).map_err(ApiError::bad_request)?;
+        let mut fields =
+            FieldSelector::parse(call.query.get("fieldSelector")).map_err(ApiError::bad_request)?;
         // A watch or list of one name in the path's place, as `kubectl get pod x -w` asks.
         if !call.info.name.is_empty() {
             fields.requirements.push(("metadata.name".to_owned(), true, call.info.name.clone()));
         }
         for (field, _, _) in &fields.requirements {
-            let known = ["metadata.name", "metadata.namespace"].contains(&field.as_str()) || call.kind.selectable_fields.iter().any(|f| f.name == field);
+            let known = ["metadata.name", "metadata.namespace"].contains(&field.as_str())
+                || call.kind.selectable_fields.iter().any(|f| f.name == field);
             if !known {
                 return Err(ApiError::bad_request(format!("field label not supported: {field}")));
             }
@@ -61,7 +64,10 @@ pub(super) async fn list(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
             call.show_value(200, &table::render(call.kind, &objects, metadata, include, now()))
         }
         Form::Metadata => {
-            let items: Vec<Value> = entries.iter().map(|entry| parse(entry).map(|object| table::partial_metadata(&object))).collect::<Result<_, _>>()?;
+            let items: Vec<Value> = entries
+                .iter()
+                .map(|entry| parse(entry).map(|object| table::partial_metadata(&object)))
+                .collect::<Result<_, _>>()?;
             call.show_value(200, &json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items}))
         }
     }
@@ -71,7 +77,9 @@ pub(super) async fn list(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
 async fn page(call: &Call<'_>, selection: &Selection) -> Result<(Vec<Entry>, Value), ApiError> {
     let limit: usize = match call.query.get("limit") {
         "" => 0,
-        text => text.parse().map_err(|_| ApiError::bad_request(format!("limit: Invalid value: {text:?}: must be a number")))?,
+        text => text.parse().map_err(|_| {
+            ApiError::bad_request(format!("limit: Invalid value: {text:?}: must be a number"))
+        })?,
     };
     let mut from = match call.query.get("continue") {
         "" => Page { at: exact_revision(call)?, ..Page::default() },
@@ -102,13 +110,20 @@ fn exact_revision(call: &Call<'_>) -> Result<Option<u64>, ApiError> {
         return Ok(None);
     }
     let text = call.query.get("resourceVersion");
-    text.parse().map(Some).map_err(|_| ApiError::bad_request(format!("Invalid value: {text:?}: resourceVersionMatch Exact needs a resource version")))
+    text.parse().map(Some).map_err(|_| {
+        ApiError::bad_request(format!(
+            "Invalid value: {text:?}: resourceVersionMatch Exact needs a resource version"
+        ))
+    })
 }
 
 fn list_metadata(listing: &Listing, more: bool, remaining: Option<usize>) -> Value {
     let mut metadata = json!({"resourceVersion": listing.revision.to_string()});
     if let (true, Some(last)) = (more, listing.entries.last()) {
-        metadata["continue"] = json!(URL_SAFE_NO_PAD.encode(json!({"rv": listing.revision, "after": last.key.as_ref()}).to_string()));
+        metadata["continue"] = json!(
+            URL_SAFE_NO_PAD
+                .encode(json!({"rv": listing.revision, "after": last.key.as_ref()}).to_string())
+        );
         if let Some(remaining) = remaining {
             metadata["remainingItemCount"] = json!(remaining);
         }
@@ -117,16 +132,24 @@ fn list_metadata(listing: &Listing, more: bool, remaining: Option<usize>) -> Val
 }
 
 fn read_token(token: &str) -> Result<Page, ApiError> {
-    let bad = || ApiError::bad_request("continue key is not valid: the token was not made by this server");
+    let bad = || {
+        ApiError::bad_request("continue key is not valid: the token was not made by this server")
+    };
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| bad())?;
     let token: Value = serde_json::from_slice(&bytes).map_err(|_| bad())?;
-    let (Some(revision), Some(after)) = (token["rv"].as_u64(), token["after"].as_str()) else { return Err(bad()) };
+    let (Some(revision), Some(after)) = (token["rv"].as_u64(), token["after"].as_str()) else {
+        return Err(bad());
+    };
     Ok(Page { limit: 0, after: Some(after.into()), at: Some(revision) })
 }
 
 fn concatenate(call: &Call<'_>, metadata: &Value, entries: &[Entry]) -> Bytes {
     let names = &call.kind.names;
-    let head = format!("{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[", names.kind, names.api_version());
+    let head = format!(
+        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+        names.kind,
+        names.api_version()
+    );
     let size = entries.iter().map(|entry| entry.bytes.len() + 1).sum::<usize>() + head.len() + 2;
     let mut bytes = Vec::with_capacity(size);
     bytes.extend_from_slice(head.as_bytes());

@@ -45,8 +45,13 @@ pub(crate) enum Part {
 }
 
 /// Does what is asked for.
-pub(crate) async fn carry_out(call: Call<'_>, subresource: Option<&Subresource>) -> Result<Response<Body>, ApiError> {
-    let unsupported = || ApiError::method_not_allowed(call.kind.names.group, call.kind.names.plural, call.info.verb);
+pub(crate) async fn carry_out(
+    call: Call<'_>,
+    subresource: Option<&Subresource>,
+) -> Result<Response<Body>, ApiError> {
+    let unsupported = || {
+        ApiError::method_not_allowed(call.kind.names.group, call.kind.names.plural, call.info.verb)
+    };
     match (subresource, call.info.verb) {
         (None, "get") | (Some(Subresource::Status), "get") => get::get(&call).await,
         (None, "list") => list::list(&call).await,
@@ -60,7 +65,8 @@ pub(crate) async fn carry_out(call: Call<'_>, subresource: Option<&Subresource>)
         (Some(Subresource::Status), "patch") => patch::patch(&call, Part::Status).await,
         (Some(Subresource::Finalize), "update") => update::update(&call, Part::Finalize).await,
         (Some(Subresource::Scale { spec_replicas, status_replicas, selector }), verb) => {
-            scale::scale(&call, scale::Pointers { spec_replicas, status_replicas, selector }, verb).await
+            scale::scale(&call, scale::Pointers { spec_replicas, status_replicas, selector }, verb)
+                .await
         }
         (Some(Subresource::Binding), "create") => create::bind(&call).await,
         (Some(Subresource::Eviction), "create") => delete::evict(&call).await,
@@ -72,7 +78,9 @@ impl Call<'_> {
     /// The body as JSON, and which of its fields stand twice.
     fn json(&self) -> Result<(Value, Vec<String>), ApiError> {
         if self.body.is_empty() {
-            return Err(ApiError::bad_request("the object provided is unrecognized (must be of type Object): couldn't get version/kind; json parse error: unexpected end of JSON input ({})"));
+            return Err(ApiError::bad_request(
+                "the object provided is unrecognized (must be of type Object): couldn't get version/kind; json parse error: unexpected end of JSON input ({})",
+            ));
         }
         if self.media_type.starts_with("application/vnd.kubernetes.protobuf") {
             return Ok((crate::protobuf::read(&self.body)?, Vec::new()));
@@ -96,7 +104,10 @@ impl Call<'_> {
             Form::Table(include) => {
                 let object = parse(entry)?;
                 let metadata = json!({"resourceVersion": object.resource_version()});
-                self.show_value(code, &table::render(self.kind, &[object], metadata, include, now()))
+                self.show_value(
+                    code,
+                    &table::render(self.kind, &[object], metadata, include, now()),
+                )
             }
         }
     }
@@ -108,39 +119,59 @@ impl Call<'_> {
 
 /// Reads a client's object as its kind's type; what it does not know is refused, warned about or dropped, as the
 /// client wishes. Returns the object and the warnings.
-pub(crate) fn decode(kind: &Kind, mut value: Value, duplicates: &[String], validation: &str) -> Result<(Object, Vec<String>), ApiError> {
+pub(crate) fn decode(
+    kind: &Kind,
+    mut value: Value,
+    duplicates: &[String],
+    validation: &str,
+) -> Result<(Object, Vec<String>), ApiError> {
     let Value::Object(fields) = &mut value else {
-        return Err(ApiError::bad_request("the object provided is unrecognized (must be of type Object): expected a JSON object"));
+        return Err(ApiError::bad_request(
+            "the object provided is unrecognized (must be of type Object): expected a JSON object",
+        ));
     };
-    for (field, wanted) in [("kind", kind.names.kind.to_owned()), ("apiVersion", kind.names.api_version())] {
+    for (field, wanted) in
+        [("kind", kind.names.kind.to_owned()), ("apiVersion", kind.names.api_version())]
+    {
         match fields.get(field).and_then(Value::as_str) {
             None | Some("") => drop(fields.insert(field.to_owned(), Value::String(wanted))),
             Some(given) if given == wanted => {}
             Some(given) => {
                 let what = if field == "kind" { "kind" } else { "API version" };
-                return Err(ApiError::bad_request(format!("the {what} in the data ({given}) does not match the expected {what} ({wanted})")));
+                return Err(ApiError::bad_request(format!(
+                    "the {what} in the data ({given}) does not match the expected {what} ({wanted})"
+                )));
             }
         }
     }
     let decoded = (kind.decode)(value)?;
-    let mut findings: Vec<String> = duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
+    let mut findings: Vec<String> =
+        duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
     findings.extend(decoded.unknown_fields.iter().map(|path| format!("unknown field {path:?}")));
-    let object = Object::new(decoded.value).map_err(|_| ApiError::bad_request("expected a JSON object"))?;
+    let object =
+        Object::new(decoded.value).map_err(|_| ApiError::bad_request("expected a JSON object"))?;
     match validation {
         "Strict" if !findings.is_empty() => {
             let name = kind.names.kind;
-            Err(ApiError::bad_request(format!("{name} in version {:?} cannot be handled as a {name}: strict decoding error: {}", kind.names.version, findings.join(", "))))
+            Err(ApiError::bad_request(format!(
+                "{name} in version {:?} cannot be handled as a {name}: strict decoding error: {}",
+                kind.names.version,
+                findings.join(", ")
+            )))
         }
         "Ignore" => Ok((object, Vec::new())),
         "" | "Strict" | "Warn" => Ok((object, findings)),
-        other => Err(ApiError::bad_request(format!("Invalid value: {other:?}: fieldValidation must be one of Ignore, Warn, Strict"))),
+        other => Err(ApiError::bad_request(format!(
+            "Invalid value: {other:?}: fieldValidation must be one of Ignore, Warn, Strict"
+        ))),
     }
 }
 
 /// Warnings about fields that are kept but not acted upon.
 pub(crate) fn unhonoured(kind: &Kind, object: &Object) -> Vec<String> {
     let mut warnings = Vec::new();
-    for field in kind.fields.iter().filter(|field| field.support == api::kind::Support::StoredOnly) {
+    for field in kind.fields.iter().filter(|field| field.support == api::kind::Support::StoredOnly)
+    {
         let path: Vec<&str> = field.path.split('.').collect();
         if has(object.value(), &path) {
             warnings.push(format!("{}: stored but not acted upon: {}", field.path, field.why));
@@ -154,7 +185,9 @@ fn has(value: &Value, path: &[&str]) -> bool {
         (Value::Array(list), _) => list.iter().any(|element| has(element, path)),
         (Value::Null | Value::Bool(false), []) => false,
         (_, []) => true,
-        (Value::Object(fields), [first, rest @ ..]) => fields.get(*first).is_some_and(|value| has(value, rest)),
+        (Value::Object(fields), [first, rest @ ..]) => {
+            fields.get(*first).is_some_and(|value| has(value, rest))
+        }
         _ => false,
     }
 }

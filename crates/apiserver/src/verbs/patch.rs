@@ -21,7 +21,8 @@ pub(super) async fn patch(call: &Call<'_>, part: Part) -> Result<Response<Body>,
     let updated = {
         let change = super::update::change(call, part, |old| {
             let patched = apply(patch_type, call.kind.definition, old.value(), &patch)?;
-            let (mut object, found) = decode(call.kind, patched, &[], call.query.get("fieldValidation"))?;
+            let (mut object, found) =
+                decode(call.kind, patched, &[], call.query.get("fieldValidation"))?;
             *warnings.lock().unwrap_or_else(PoisonError::into_inner) = found;
             // Only a patch that names a resource version insists on it.
             if patch.pointer("/metadata/resourceVersion").is_none() {

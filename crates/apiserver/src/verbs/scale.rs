@@ -18,7 +18,9 @@ pub(super) struct Pointers {
 
 impl Pointers {
     fn read(&self, object: &Object) -> Value {
-        let selector = object.at(self.selector).and_then(|selector| serde_json::from_value(selector.clone()).ok());
+        let selector = object
+            .at(self.selector)
+            .and_then(|selector| serde_json::from_value(selector.clone()).ok());
         json!({"kind": "Scale", "apiVersion": "autoscaling/v1",
             "metadata": {"name": object.name(), "namespace": object.namespace(), "uid": object.uid(), "resourceVersion": object.resource_version(),
                 "creationTimestamp": object.at("/metadata/creationTimestamp")},
@@ -28,8 +30,13 @@ impl Pointers {
 }
 
 /// Reads or changes the scale of an object.
-pub(super) async fn scale(call: &Call<'_>, pointers: Pointers, verb: &str) -> Result<Response<Body>, ApiError> {
-    let stored = call.server.inner.registry.object(call.kind, &call.info.namespace, &call.info.name).await?;
+pub(super) async fn scale(
+    call: &Call<'_>,
+    pointers: Pointers,
+    verb: &str,
+) -> Result<Response<Body>, ApiError> {
+    let stored =
+        call.server.inner.registry.object(call.kind, &call.info.namespace, &call.info.name).await?;
     let updated = match verb {
         "get" => return call.show_value(200, &pointers.read(&stored)),
         "update" => {
@@ -54,7 +61,11 @@ pub(super) async fn scale(call: &Call<'_>, pointers: Pointers, verb: &str) -> Re
     call.show_value(200, &pointers.read(&parse(updated.entry())?))
 }
 
-async fn write(call: &Call<'_>, pointers: &Pointers, scale: impl Fn(&Object) -> Result<Value, ApiError>) -> Result<Updated, ApiError> {
+async fn write(
+    call: &Call<'_>,
+    pointers: &Pointers,
+    scale: impl Fn(&Object) -> Result<Value, ApiError>,
+) -> Result<Updated, ApiError> {
     super::update::change(call, super::Part::Main, |old| {
         let scale = scale(old)?;
         let replicas = match &scale["spec"]["replicas"] {

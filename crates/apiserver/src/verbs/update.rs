@@ -11,12 +11,21 @@ use serde_json::json;
 /// Replaces an object, its status, or its finalizers.
 pub(super) async fn update(call: &Call<'_>, part: Part) -> Result<Response<Body>, ApiError> {
     let (value, duplicates) = call.json()?;
-    let (given, mut warnings) = decode(call.kind, value, &duplicates, call.query.get("fieldValidation"))?;
+    let (given, mut warnings) =
+        decode(call.kind, value, &duplicates, call.query.get("fieldValidation"))?;
     if !given.name().is_empty() && given.name() != call.info.name {
-        return Err(ApiError::bad_request(format!("the name of the object ({}) does not match the name on the URL ({})", given.name(), call.info.name)));
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            given.name(),
+            call.info.name
+        )));
     }
     if !given.namespace().is_empty() && given.namespace() != call.info.namespace {
-        return Err(ApiError::bad_request(format!("the namespace of the object ({}) does not match the namespace on the URL ({})", given.namespace(), call.info.namespace)));
+        return Err(ApiError::bad_request(format!(
+            "the namespace of the object ({}) does not match the namespace on the URL ({})",
+            given.namespace(),
+            call.info.namespace
+        )));
     }
     let updated = change(call, part, |_| Ok(given.clone())).await?;
     warnings.extend(unhonoured(call.kind, &parse(updated.entry())?));
@@ -26,7 +35,11 @@ pub(super) async fn update(call: &Call<'_>, part: Part) -> Result<Response<Body>
 }
 
 /// The one way to change an object: `make` gives the client's wish, given the stored object.
-pub(super) async fn change(call: &Call<'_>, part: Part, make: impl Fn(&Object) -> Result<Object, ApiError>) -> Result<Updated, ApiError> {
+pub(super) async fn change(
+    call: &Call<'_>,
+    part: Part,
+    make: impl Fn(&Object) -> Result<Object, ApiError>,
+) -> Result<Updated, ApiError> {
     let (kind, info) = (call.kind, &call.info);
     let registry = &call.server.inner.registry;
     // Admission looks at other objects, which takes time: it runs before, on the object as it was a moment ago, and what
@@ -63,12 +76,28 @@ pub(super) async fn change(call: &Call<'_>, part: Part, make: impl Fn(&Object) -
 fn prepared(kind: &Kind, part: Part, mut new: Object, old: &Object) -> Object {
     new.remove("/metadata/managedFields");
     new.remove("/metadata/selfLink");
-    for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+    for field in [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+    ] {
         let pointer = format!("/metadata/{field}");
         match old.at(&pointer) {
             // A deletion cannot be taken back, nor asked for by writing.
-            Some(value) if new.at(&pointer).is_none() || field.starts_with("deletion") || field == "generation" => new.set(&pointer, value.clone()),
-            None if field.starts_with("deletion") || field == "generation" => drop(new.remove(&pointer)),
+            Some(value)
+                if new.at(&pointer).is_none()
+                    || field.starts_with("deletion")
+                    || field == "generation" =>
+            {
+                new.set(&pointer, value.clone())
+            }
+            None if field.starts_with("deletion") || field == "generation" => {
+                drop(new.remove(&pointer))
+            }
             _ => {}
         }
     }
@@ -93,7 +122,11 @@ fn prepared(kind: &Kind, part: Part, mut new: Object, old: &Object) -> Object {
 
 fn check_identity(kind: &Kind, wish: &Object, old: &Object) -> Result<(), ApiError> {
     if !wish.uid().is_empty() && wish.uid() != old.uid() {
-        let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", wish.uid(), old.uid());
+        let why = format!(
+            "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+            wish.uid(),
+            old.uid()
+        );
         return Err(ApiError::conflict(kind.names.group, kind.names.plural, old.name(), &why));
     }
     if !wish.resource_version().is_empty() && wish.resource_version() != old.resource_version() {
@@ -109,5 +142,9 @@ fn validate(kind: &Kind, part: Part, new: &Object, old: &Object) -> Result<(), A
         Part::Status => (kind.validate.update_status)(new, old),
         Part::Finalize => Vec::new(),
     });
-    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(kind.names.group, kind.names.kind, new.name(), &errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::invalid(kind.names.group, kind.names.kind, new.name(), &errors))
+    }
 }

@@ -42,7 +42,9 @@ pub(super) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let lines = stream::iter(initial).chain(follow(style, events));
     let timeout = match call.query.get("timeoutSeconds") {
         "" | "0" => DEFAULT_TIMEOUT,
-        text => Duration::from_secs(text.parse().map_err(|_| ApiError::bad_request(format!("timeoutSeconds: Invalid value: {text:?}")))?),
+        text => Duration::from_secs(text.parse().map_err(|_| {
+            ApiError::bad_request(format!("timeoutSeconds: Invalid value: {text:?}"))
+        })?),
     };
     let closing = call.server.inner.closing.clone();
     let end = async move {
@@ -51,9 +53,13 @@ pub(super) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
             () = tokio::time::sleep(timeout) => {}
         }
     };
-    let body = Body::from_stream(lines.take_until(Box::pin(end)).map(Ok::<Bytes, std::convert::Infallible>));
+    let body = Body::from_stream(
+        lines.take_until(Box::pin(end)).map(Ok::<Bytes, std::convert::Infallible>),
+    );
     let mut response = Response::new(body);
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     Ok(response)
 }
 
@@ -61,18 +67,35 @@ pub(super) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
 async fn start(call: &Call<'_>, style: &Style) -> Result<(Vec<Bytes>, Revision), ApiError> {
     let asked = call.query.get("resourceVersion");
     if !(asked.is_empty() || asked == "0" || style.mark_initial) {
-        let revision = asked.parse().map_err(|_| ApiError::bad_request(format!("resourceVersion: Invalid value: {asked:?}")))?;
+        let revision = asked.parse().map_err(|_| {
+            ApiError::bad_request(format!("resourceVersion: Invalid value: {asked:?}"))
+        })?;
         return Ok((Vec::new(), revision));
     }
-    let listing = call.server.inner.registry.store.list(&prefix(call.kind, &call.info.namespace), Page::default()).await.map_err(store_error)?;
-    let mut lines: Vec<Bytes> = listing.entries.iter().filter(|entry| style.selection.matches(entry)).filter_map(|entry| line(style, "ADDED", entry)).collect();
+    let listing = call
+        .server
+        .inner
+        .registry
+        .store
+        .list(&prefix(call.kind, &call.info.namespace), Page::default())
+        .await
+        .map_err(store_error)?;
+    let mut lines: Vec<Bytes> = listing
+        .entries
+        .iter()
+        .filter(|entry| style.selection.matches(entry))
+        .filter_map(|entry| line(style, "ADDED", entry))
+        .collect();
     if style.mark_initial && style.bookmarks {
         lines.push(bookmark(style, listing.revision, true));
     }
     Ok((lines, listing.revision))
 }
 
-fn follow(style: Style, events: BoxStream<'static, Result<Seen, StoreError>>) -> impl futures::Stream<Item = Bytes> {
+fn follow(
+    style: Style,
+    events: BoxStream<'static, Result<Seen, StoreError>>,
+) -> impl futures::Stream<Item = Bytes> {
     let mut caught_up = false;
     events.filter_map(move |seen| {
         let line = match seen {
@@ -123,7 +146,13 @@ fn shown(style: &Style, word: &str, object: &Object) -> Option<Bytes> {
     let value: Value = match style.form {
         Form::Object => object.value().clone(),
         Form::Metadata => table::partial_metadata(object),
-        Form::Table(include) => table::render(style.kind, std::slice::from_ref(object), json!({"resourceVersion": object.resource_version()}), include, now()),
+        Form::Table(include) => table::render(
+            style.kind,
+            std::slice::from_ref(object),
+            json!({"resourceVersion": object.resource_version()}),
+            include,
+            now(),
+        ),
     };
     Some(frame(word, value.to_string().as_bytes()))
 }
@@ -135,9 +164,15 @@ fn bookmark(style: &Style, revision: Revision, initial_end: bool) -> Bytes {
         metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
     }
     let object = match style.form {
-        Form::Object => json!({"kind": names.kind, "apiVersion": names.api_version(), "metadata": metadata}),
-        Form::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}),
-        Form::Table(_) => json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": null, "rows": []}),
+        Form::Object => {
+            json!({"kind": names.kind, "apiVersion": names.api_version(), "metadata": metadata})
+        }
+        Form::Metadata => {
+            json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+        }
+        Form::Table(_) => {
+            json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": null, "rows": []})
+        }
     };
     frame("BOOKMARK", object.to_string().as_bytes())
 }

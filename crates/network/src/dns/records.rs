@@ -71,7 +71,12 @@ impl Records {
     }
 
     /// Takes what is now true of a Service; `None` when it is gone.
-    pub fn update(&mut self, key: (String, String), service: Option<&Service>, slices: &[EndpointSlice]) {
+    pub fn update(
+        &mut self,
+        key: (String, String),
+        service: Option<&Service>,
+        slices: &[EndpointSlice],
+    ) {
         match service.and_then(|service| known(service, slices)) {
             Some(known) => drop(self.services.insert(key, known)),
             None => drop(self.services.remove(&key)),
@@ -87,17 +92,33 @@ impl Records {
         if name == self.domain {
             return Answer::NoData;
         }
-        let Some(rest) = name.strip_suffix(&format!(".{}", self.domain)) else { return Answer::Elsewhere };
+        let Some(rest) = name.strip_suffix(&format!(".{}", self.domain)) else {
+            return Answer::Elsewhere;
+        };
         let labels: Vec<&str> = rest.split('.').collect();
         match labels[..] {
             ["dns-version"] if kind == Kind::Txt => Answer::Text("1.1.0".to_owned()),
             ["dns-version"] | ["svc"] => Answer::NoData,
-            [namespace, "svc"] if self.services.keys().any(|(known, _)| known == namespace) => Answer::NoData,
-            [service, namespace, "svc"] => self.find(namespace, service).map_or(Answer::NoName, |known| of_service(known, kind)),
-            [port, protocol, service, namespace, "svc"] => {
-                self.find(namespace, service).map_or(Answer::NoName, |known| of_port(known, port, protocol, kind, &format!("{service}.{namespace}.svc.{}", self.domain)))
+            [namespace, "svc"] if self.services.keys().any(|(known, _)| known == namespace) => {
+                Answer::NoData
             }
-            [host, service, namespace, "svc"] => self.find(namespace, service).map_or(Answer::NoName, |known| of_host(known, host, kind)),
+            [service, namespace, "svc"] => self
+                .find(namespace, service)
+                .map_or(Answer::NoName, |known| of_service(known, kind)),
+            [port, protocol, service, namespace, "svc"] => {
+                self.find(namespace, service).map_or(Answer::NoName, |known| {
+                    of_port(
+                        known,
+                        port,
+                        protocol,
+                        kind,
+                        &format!("{service}.{namespace}.svc.{}", self.domain),
+                    )
+                })
+            }
+            [host, service, namespace, "svc"] => self
+                .find(namespace, service)
+                .map_or(Answer::NoName, |known| of_host(known, host, kind)),
             _ => Answer::NoName,
         }
     }
@@ -115,7 +136,13 @@ impl Records {
             if known.cluster_ip == Some(address) {
                 names.push(base);
             } else {
-                names.extend(known.endpoints.iter().filter(|(host, ip)| *ip == address && *host != dashed(address)).map(|(host, _)| format!("{host}.{base}")));
+                names.extend(
+                    known
+                        .endpoints
+                        .iter()
+                        .filter(|(host, ip)| *ip == address && *host != dashed(address))
+                        .map(|(host, _)| format!("{host}.{base}")),
+                );
             }
         }
         match (names.is_empty(), kind) {
@@ -133,7 +160,8 @@ fn dashed(address: Ipv4Addr) -> String {
 
 fn known(service: &Service, slices: &[EndpointSlice]) -> Option<Known> {
     let spec = service.spec.as_ref()?;
-    let external_name = spec.external_name.clone().filter(|_| spec.type_.as_deref() == Some("ExternalName"));
+    let external_name =
+        spec.external_name.clone().filter(|_| spec.type_.as_deref() == Some("ExternalName"));
     let cluster_ip = spec.cluster_ip.as_deref().and_then(|ip| ip.parse().ok());
     let headless = cluster_ip.is_none() && external_name.is_none();
     let mut known = Known { cluster_ip, external_name, ..Known::default() };
@@ -143,8 +171,13 @@ fn known(service: &Service, slices: &[EndpointSlice]) -> Option<Known> {
             if endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) == Some(false) {
                 continue;
             }
-            for address in endpoint.addresses.iter().filter_map(|address| address.parse::<Ipv4Addr>().ok()) {
-                let host = endpoint.hostname.clone().map_or_else(|| dashed(address), |host| host.to_ascii_lowercase());
+            for address in
+                endpoint.addresses.iter().filter_map(|address| address.parse::<Ipv4Addr>().ok())
+            {
+                let host = endpoint
+                    .hostname
+                    .clone()
+                    .map_or_else(|| dashed(address), |host| host.to_ascii_lowercase());
                 known.endpoints.push((host, address));
             }
         }
@@ -152,7 +185,8 @@ fn known(service: &Service, slices: &[EndpointSlice]) -> Option<Known> {
             for port in slice.ports.iter().flatten() {
                 let protocol = port.protocol.as_deref().unwrap_or("TCP").to_ascii_lowercase();
                 let number = port.port.and_then(|number| u16::try_from(number).ok());
-                let row = number.map(|number| (port.name.clone().unwrap_or_default(), protocol, number));
+                let row =
+                    number.map(|number| (port.name.clone().unwrap_or_default(), protocol, number));
                 if let Some(row) = row.filter(|row| !known.ports.contains(row)) {
                     known.ports.push(row);
                 }
@@ -160,7 +194,18 @@ fn known(service: &Service, slices: &[EndpointSlice]) -> Option<Known> {
         }
     }
     if !headless {
-        known.ports = spec.ports.iter().flatten().filter_map(|port| Some((port.name.clone().unwrap_or_default(), port.protocol.as_deref().unwrap_or("TCP").to_ascii_lowercase(), u16::try_from(port.port).ok()?))).collect();
+        known.ports = spec
+            .ports
+            .iter()
+            .flatten()
+            .filter_map(|port| {
+                Some((
+                    port.name.clone().unwrap_or_default(),
+                    port.protocol.as_deref().unwrap_or("TCP").to_ascii_lowercase(),
+                    u16::try_from(port.port).ok()?,
+                ))
+            })
+            .collect();
     }
     known.endpoints.sort();
     known.endpoints.dedup();
@@ -175,7 +220,8 @@ fn of_service(known: &Known, kind: Kind) -> Answer {
         (Kind::A, Some(address)) => Answer::Addresses(vec![address]),
         (_, None) if known.endpoints.is_empty() => Answer::NoName,
         (Kind::A, None) => {
-            let mut addresses: Vec<Ipv4Addr> = known.endpoints.iter().map(|(_, address)| *address).collect();
+            let mut addresses: Vec<Ipv4Addr> =
+                known.endpoints.iter().map(|(_, address)| *address).collect();
             addresses.sort();
             addresses.dedup();
             Answer::Addresses(addresses)
@@ -185,15 +231,29 @@ fn of_service(known: &Known, kind: Kind) -> Answer {
 }
 
 fn of_port(known: &Known, port: &str, protocol: &str, kind: Kind, base: &str) -> Answer {
-    let (Some(port), Some(protocol)) = (port.strip_prefix('_'), protocol.strip_prefix('_')) else { return Answer::NoName };
+    let (Some(port), Some(protocol)) = (port.strip_prefix('_'), protocol.strip_prefix('_')) else {
+        return Answer::NoName;
+    };
     // Only named ports have a service record.
-    let Some((_, _, number)) = known.ports.iter().find(|(name, kind, _)| name == port && kind == protocol && !name.is_empty()) else { return Answer::NoName };
+    let Some((_, _, number)) = known
+        .ports
+        .iter()
+        .find(|(name, kind, _)| name == port && kind == protocol && !name.is_empty())
+    else {
+        return Answer::NoName;
+    };
     if kind != Kind::Srv {
         return Answer::NoData;
     }
     match known.cluster_ip {
         Some(address) => Answer::Services(vec![(*number, base.to_owned(), address)]),
-        None => Answer::Services(known.endpoints.iter().map(|(host, address)| (*number, format!("{host}.{base}"), *address)).collect()),
+        None => Answer::Services(
+            known
+                .endpoints
+                .iter()
+                .map(|(host, address)| (*number, format!("{host}.{base}"), *address))
+                .collect(),
+        ),
     }
 }
 
@@ -201,7 +261,12 @@ fn of_host(known: &Known, host: &str, kind: Kind) -> Answer {
     if known.cluster_ip.is_some() {
         return Answer::NoName;
     }
-    let addresses: Vec<Ipv4Addr> = known.endpoints.iter().filter(|(name, _)| name == host).map(|(_, address)| *address).collect();
+    let addresses: Vec<Ipv4Addr> = known
+        .endpoints
+        .iter()
+        .filter(|(name, _)| name == host)
+        .map(|(_, address)| *address)
+        .collect();
     match (addresses.is_empty(), kind) {
         (true, _) => Answer::NoName,
         (false, Kind::A) => Answer::Addresses(addresses),
@@ -240,14 +305,29 @@ mod tests {
         assert_eq!(a("nginx.default.svc.cluster.local."), Answer::Addresses(vec![ip(2), ip(3)]));
         assert_eq!(a("WEB-1.nginx.Default.svc.cluster.local"), Answer::Addresses(vec![ip(3)]));
         assert_eq!(a("web-2.nginx.default.svc.cluster.local"), Answer::NoName);
-        assert_eq!(a("db.default.svc.cluster.local"), Answer::Addresses(vec![Ipv4Addr::new(10, 43, 0, 20)]));
+        assert_eq!(
+            a("db.default.svc.cluster.local"),
+            Answer::Addresses(vec![Ipv4Addr::new(10, 43, 0, 20)])
+        );
         assert_eq!(a("out.default.svc.cluster.local"), Answer::Alias("example.com".into()));
         assert_eq!(a("none.default.svc.cluster.local"), Answer::NoName);
         assert_eq!(a("example.com"), Answer::Elsewhere);
         assert_eq!(records.answer("nginx.default.svc.cluster.local", Kind::Other), Answer::NoData);
         let base = "nginx.default.svc.cluster.local";
-        assert_eq!(records.answer(&format!("_web._tcp.{base}"), Kind::Srv), Answer::Services(vec![(80, format!("web-0.{base}"), ip(2)), (80, format!("web-1.{base}"), ip(3))]));
-        assert_eq!(records.answer("3.0.42.10.in-addr.arpa", Kind::Ptr), Answer::Names(vec![format!("web-1.{base}")]));
-        assert_eq!(records.answer("dns-version.cluster.local", Kind::Txt), Answer::Text("1.1.0".into()));
+        assert_eq!(
+            records.answer(&format!("_web._tcp.{base}"), Kind::Srv),
+            Answer::Services(vec![
+                (80, format!("web-0.{base}"), ip(2)),
+                (80, format!("web-1.{base}"), ip(3))
+            ])
+        );
+        assert_eq!(
+            records.answer("3.0.42.10.in-addr.arpa", Kind::Ptr),
+            Answer::Names(vec![format!("web-1.{base}")])
+        );
+        assert_eq!(
+            records.answer("dns-version.cluster.local", Kind::Txt),
+            Answer::Text("1.1.0".into())
+        );
     }
 }

@@ -39,7 +39,11 @@ pub struct Dns {
 impl Dns {
     /// Names under `domain`; other names are asked of the servers in `resolv_conf`.
     pub fn new(domain: &str, resolv_conf: &Path) -> Dns {
-        Dns { records: Arc::new(RwLock::new(Records::new(domain))), pods: Arc::default(), resolv_conf: resolv_conf.to_path_buf() }
+        Dns {
+            records: Arc::new(RwLock::new(Records::new(domain))),
+            pods: Arc::default(),
+            resolv_conf: resolv_conf.to_path_buf(),
+        }
     }
 
     /// Says in which namespace the pod at an address is, or that there is none any more.
@@ -53,7 +57,12 @@ impl Dns {
 
     /// What the asker's own search list would have found: some resolvers do not search for names with a dot in them.
     fn search(&self, name: &str, kind: Kind, asker: IpAddr) -> Option<Answer> {
-        let namespace = self.pods.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&asker).cloned()?;
+        let namespace = self
+            .pods
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .get(&asker)
+            .cloned()?;
         let (name, domain) = (name.trim_end_matches('.'), self.domain());
         let lists = [format!("{namespace}.svc.{domain}"), format!("svc.{domain}")];
         let found = lists.iter().map(|suffix| self.answer(&format!("{name}.{suffix}"), kind));
@@ -61,8 +70,16 @@ impl Dns {
     }
 
     /// Takes what is now true of a Service; `None` when it is gone. Seen by the very next question.
-    pub fn update(&self, key: (String, String), service: Option<&Service>, slices: &[EndpointSlice]) {
-        self.records.write().unwrap_or_else(std::sync::PoisonError::into_inner).update(key, service, slices);
+    pub fn update(
+        &self,
+        key: (String, String),
+        service: Option<&Service>,
+        slices: &[EndpointSlice],
+    ) {
+        self.records
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .update(key, service, slices);
     }
 
     fn answer(&self, name: &str, kind: Kind) -> Answer {
@@ -121,8 +138,19 @@ impl Dns {
 
     async fn ask_elsewhere(&self, question: &[u8], over_tcp: bool) -> Option<Vec<u8>> {
         let text = tokio::fs::read_to_string(&self.resolv_conf).await.ok()?;
-        for server in text.lines().filter_map(|line| line.strip_prefix("nameserver")).filter_map(|ip| ip.trim().parse::<IpAddr>().ok()).take(3) {
-            let asked = async { if over_tcp { ask_tcp(server, question).await } else { ask_udp(server, question).await } };
+        for server in text
+            .lines()
+            .filter_map(|line| line.strip_prefix("nameserver"))
+            .filter_map(|ip| ip.trim().parse::<IpAddr>().ok())
+            .take(3)
+        {
+            let asked = async {
+                if over_tcp {
+                    ask_tcp(server, question).await
+                } else {
+                    ask_udp(server, question).await
+                }
+            };
             if let Ok(Ok(bytes)) = tokio::time::timeout(PATIENCE, asked).await {
                 return Some(bytes);
             }
@@ -163,21 +191,32 @@ fn fill(response: &mut Message, name: &Name, answer: Answer, domain: &str) {
         response.add_answer(Record::from_rdata(name.clone(), TTL, record));
     };
     match answer {
-        Answer::Addresses(addresses) => addresses.into_iter().for_each(|address| add(RData::A(A(address)))),
+        Answer::Addresses(addresses) => {
+            addresses.into_iter().for_each(|address| add(RData::A(A(address))))
+        }
         Answer::Services(services) => {
             for (port, target, address) in services {
                 let Some(target) = parsed(&target) else { continue };
                 add_service(response, name, port, target, address);
             }
         }
-        Answer::Alias(target) => parsed(&target).into_iter().for_each(|target| add(RData::CNAME(CNAME(target)))),
-        Answer::Names(names) => names.iter().filter_map(|target| parsed(target)).for_each(|target| add(RData::PTR(PTR(target)))),
+        Answer::Alias(target) => {
+            parsed(&target).into_iter().for_each(|target| add(RData::CNAME(CNAME(target))))
+        }
+        Answer::Names(names) => names
+            .iter()
+            .filter_map(|target| parsed(target))
+            .for_each(|target| add(RData::PTR(PTR(target)))),
         Answer::Text(text) => add(RData::TXT(TXT::new(vec![text]))),
         Answer::NoData | Answer::NoName | Answer::Elsewhere => {
             if answer == Answer::NoName {
                 response.metadata.response_code = ResponseCode::NXDomain;
             }
-            if let (Some(zone), Some(primary), Some(mailbox)) = (parsed(domain), parsed(&format!("ns.dns.{domain}")), parsed(&format!("hostmaster.{domain}"))) {
+            if let (Some(zone), Some(primary), Some(mailbox)) = (
+                parsed(domain),
+                parsed(&format!("ns.dns.{domain}")),
+                parsed(&format!("hostmaster.{domain}")),
+            ) {
                 let serial = 1;
                 let soa = SOA::new(primary, mailbox, serial, 7200, 1800, 86_400, TTL);
                 response.authorities.push(Record::from_rdata(zone, TTL, RData::SOA(soa)));
@@ -187,16 +226,31 @@ fn fill(response: &mut Message, name: &Name, answer: Answer, domain: &str) {
 }
 
 fn add_service(response: &mut Message, name: &Name, port: u16, target: Name, address: Ipv4Addr) {
-    response.add_answer(Record::from_rdata(name.clone(), TTL, RData::SRV(SRV::new(0, 100, port, target.clone()))));
+    response.add_answer(Record::from_rdata(
+        name.clone(),
+        TTL,
+        RData::SRV(SRV::new(0, 100, port, target.clone())),
+    ));
     response.additionals.push(Record::from_rdata(target, TTL, RData::A(A(address))));
 }
 
 /// Serves at `address`, UDP and TCP, until `closing` fires. Returns once both sockets are open.
-pub async fn serve(dns: Dns, address: SocketAddr, closing: CancellationToken) -> Result<(), NetworkError> {
-    let udp = Arc::new(UdpSocket::bind(address).await.map_err(|error| failed(format!("listen at {address} (udp)"), error))?);
-    let tcp = TcpListener::bind(address).await.map_err(|error| failed(format!("listen at {address} (tcp)"), error))?;
+pub async fn serve(
+    dns: Dns,
+    address: SocketAddr,
+    closing: CancellationToken,
+) -> Result<(), NetworkError> {
+    let udp = Arc::new(
+        UdpSocket::bind(address)
+            .await
+            .map_err(|error| failed(format!("listen at {address} (udp)"), error))?,
+    );
+    let tcp = TcpListener::bind(address)
+        .await
+        .map_err(|error| failed(format!("listen at {address} (tcp)"), error))?;
     let places = Arc::new(Semaphore::new(AT_ONCE));
-    let (over_udp, over_tcp) = ((dns.clone(), places.clone(), closing.clone()), (dns, places, closing));
+    let (over_udp, over_tcp) =
+        ((dns.clone(), places.clone(), closing.clone()), (dns, places, closing));
     tokio::spawn(async move {
         let (dns, places, closing) = over_udp;
         closing.run_until_cancelled(serve_udp(dns, udp, places)).await;
@@ -216,10 +270,10 @@ async fn serve_udp(dns: Dns, socket: Arc<UdpSocket>, places: Arc<Semaphore>) {
         let Ok(place) = places.clone().try_acquire_owned() else { continue };
         let (dns, socket, question) = (dns.clone(), socket.clone(), buffer[..length].to_vec());
         tokio::spawn(async move {
-            if let Some(bytes) = dns.reply(&question, peer.ip(), false).await {
-                if let Err(error) = socket.send_to(&bytes, peer).await {
-                    tracing::debug!(%error, %peer, "a name's answer could not be sent");
-                }
+            if let Some(bytes) = dns.reply(&question, peer.ip(), false).await
+                && let Err(error) = socket.send_to(&bytes, peer).await
+            {
+                tracing::debug!(%error, %peer, "a name's answer could not be sent");
             }
             drop(place);
         });

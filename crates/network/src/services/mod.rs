@@ -14,12 +14,15 @@ use tokio::sync::Mutex;
 /// Namespace and name.
 pub type Key = (String, String);
 
+/// What every Service leads to, and the rules that are applied.
+type State = (BTreeMap<Key, Vec<Target>>, Option<String>);
+
 /// The balanced addresses.
 #[derive(Debug)]
 pub struct Services {
     cluster: ClusterAddresses,
     /// By Service; what is applied.
-    state: Mutex<(BTreeMap<Key, Vec<Target>>, Option<String>)>,
+    state: Mutex<State>,
 }
 
 impl Services {
@@ -29,11 +32,18 @@ impl Services {
     }
 
     /// Takes what changed and applies it in one transaction. `None` for a Service that is gone.
-    pub async fn update(&self, changes: Vec<(Key, Option<Service>, Vec<EndpointSlice>)>) -> Result<(), NetworkError> {
+    pub async fn update(
+        &self,
+        changes: Vec<(Key, Option<Service>, Vec<EndpointSlice>)>,
+    ) -> Result<(), NetworkError> {
         let mut state = self.state.lock().await;
         for (key, service, slices) in changes {
             let found = service.map(|service| targets(&service, &slices)).unwrap_or_default();
-            if found.is_empty() { state.0.remove(&key) } else { state.0.insert(key, found) };
+            if found.is_empty() {
+                state.0.remove(&key)
+            } else {
+                state.0.insert(key, found)
+            };
         }
         let text = rules::ruleset(&self.cluster, state.0.values().flatten());
         if state.1.as_ref() != Some(&text) {

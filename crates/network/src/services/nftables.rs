@@ -25,5 +25,8 @@ pub(super) async fn apply(text: &str) -> Result<(), NetworkError> {
         return Ok(());
     }
     let words = String::from_utf8_lossy(&output.stderr);
-    Err(NetworkError::Other(format!("nft refused the rules: {}", words.lines().take(3).collect::<Vec<_>>().join(" "))))
+    Err(NetworkError::Other(format!(
+        "nft refused the rules: {}",
+        words.lines().take(3).collect::<Vec<_>>().join(" ")
+    )))
 }

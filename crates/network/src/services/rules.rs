@@ -29,7 +29,10 @@ fn is_ready(endpoint: &Endpoint) -> bool {
 /// The ports of a Service and who answers at them. Headless Services and ExternalNames have none.
 pub fn targets(service: &Service, slices: &[EndpointSlice]) -> Vec<Target> {
     let Some(spec) = service.spec.as_ref() else { return Vec::new() };
-    let Some(address) = spec.cluster_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok()) else { return Vec::new() };
+    let Some(address) = spec.cluster_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok())
+    else {
+        return Vec::new();
+    };
     let mut found = Vec::new();
     for port in spec.ports.iter().flatten() {
         let protocol = match port.protocol.as_deref() {
@@ -40,21 +43,43 @@ pub fn targets(service: &Service, slices: &[EndpointSlice]) -> Vec<Target> {
         let name = port.name.as_deref().unwrap_or_default();
         let mut endpoints: BTreeSet<(Ipv4Addr, u16)> = BTreeSet::new();
         for slice in slices {
-            let number = slice.ports.iter().flatten().find(|p| p.name.as_deref().unwrap_or_default() == name).and_then(|p| p.port).and_then(|n| u16::try_from(n).ok());
+            let number = slice
+                .ports
+                .iter()
+                .flatten()
+                .find(|p| p.name.as_deref().unwrap_or_default() == name)
+                .and_then(|p| p.port)
+                .and_then(|n| u16::try_from(n).ok());
             let Some(number) = number else { continue };
             for endpoint in slice.endpoints.iter().flatten().filter(|endpoint| is_ready(endpoint)) {
-                endpoints.extend(endpoint.addresses.iter().filter_map(|ip| ip.parse().ok()).map(|ip: Ipv4Addr| (ip, number)));
+                endpoints.extend(
+                    endpoint
+                        .addresses
+                        .iter()
+                        .filter_map(|ip| ip.parse().ok())
+                        .map(|ip: Ipv4Addr| (ip, number)),
+                );
             }
         }
         let Ok(number) = u16::try_from(port.port) else { continue };
-        let node_port = port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
-        found.push(Target { address, protocol, port: number, node_port, endpoints: endpoints.into_iter().collect() });
+        let node_port =
+            port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+        found.push(Target {
+            address,
+            protocol,
+            port: number,
+            node_port,
+            endpoints: endpoints.into_iter().collect(),
+        });
     }
     found
 }
 
 /// The whole table, as `nft -f` reads it: replaces what was there.
-pub fn ruleset<'a>(cluster: &ClusterAddresses, targets: impl Iterator<Item = &'a Target>) -> String {
+pub fn ruleset<'a>(
+    cluster: &ClusterAddresses,
+    targets: impl Iterator<Item = &'a Target>,
+) -> String {
     let (mut balanced, mut refused, mut hairpins) = (String::new(), String::new(), BTreeSet::new());
     for target in targets {
         let Target { address, protocol, port, node_port, endpoints } = target;
@@ -63,14 +88,27 @@ pub fn ruleset<'a>(cluster: &ClusterAddresses, targets: impl Iterator<Item = &'a
             continue;
         }
         if endpoints.is_empty() {
-            let _infallible = writeln!(refused, "    ip daddr {address} {protocol} dport {port} reject");
+            let _infallible =
+                writeln!(refused, "    ip daddr {address} {protocol} dport {port} reject");
             continue;
         }
-        let list: Vec<String> = endpoints.iter().enumerate().map(|(index, (ip, number))| format!("{index} : {ip} . {number}")).collect();
-        let choice = format!("dnat ip to numgen random mod {} map {{ {} }}", endpoints.len(), list.join(", "));
-        let _infallible = writeln!(balanced, "    ip daddr {address} {protocol} dport {port} {choice}");
+        let list: Vec<String> = endpoints
+            .iter()
+            .enumerate()
+            .map(|(index, (ip, number))| format!("{index} : {ip} . {number}"))
+            .collect();
+        let choice = format!(
+            "dnat ip to numgen random mod {} map {{ {} }}",
+            endpoints.len(),
+            list.join(", ")
+        );
+        let _infallible =
+            writeln!(balanced, "    ip daddr {address} {protocol} dport {port} {choice}");
         if let Some(node_port) = node_port {
-            let _infallible = writeln!(balanced, "    fib daddr type local {protocol} dport {node_port} {choice}");
+            let _infallible = writeln!(
+                balanced,
+                "    fib daddr type local {protocol} dport {node_port} {choice}"
+            );
         }
         hairpins.extend(endpoints.iter().map(|(ip, _)| *ip));
     }
@@ -111,20 +149,43 @@ mod tests {
 
     #[test]
     fn an_address_leads_to_the_ready_endpoints() {
-        let found = targets(&service(json!({"clusterIP": "10.43.0.20", "ports": [{"name": "web", "port": 80}]})), &[slice()]);
-        assert_eq!(found, [Target { address: Ipv4Addr::new(10, 43, 0, 20), protocol: "tcp", port: 80, node_port: None,
-            endpoints: vec![(Ipv4Addr::new(10, 42, 0, 2), 8080), (Ipv4Addr::new(10, 42, 0, 3), 8080)] }]);
+        let found = targets(
+            &service(json!({"clusterIP": "10.43.0.20", "ports": [{"name": "web", "port": 80}]})),
+            &[slice()],
+        );
+        assert_eq!(
+            found,
+            [Target {
+                address: Ipv4Addr::new(10, 43, 0, 20),
+                protocol: "tcp",
+                port: 80,
+                node_port: None,
+                endpoints: vec![
+                    (Ipv4Addr::new(10, 42, 0, 2), 8080),
+                    (Ipv4Addr::new(10, 42, 0, 3), 8080)
+                ]
+            }]
+        );
     }
 
     #[test]
     fn a_headless_service_has_no_address() {
-        assert_eq!(targets(&service(json!({"clusterIP": "None", "ports": [{"port": 80}]})), &[slice()]), []);
+        assert_eq!(
+            targets(&service(json!({"clusterIP": "None", "ports": [{"port": 80}]})), &[slice()]),
+            []
+        );
     }
 
     #[test]
     fn a_service_without_endpoints_is_refused() {
-        let found = targets(&service(json!({"clusterIP": "10.43.0.20", "ports": [{"port": 80}]})), &[]);
-        let cluster = ClusterAddresses { pods: (Ipv4Addr::new(10, 42, 0, 0), 16), services: (Ipv4Addr::new(10, 43, 0, 0), 16) };
-        assert!(ruleset(&cluster, found.iter()).contains("ip daddr 10.43.0.20 tcp dport 80 reject"));
+        let found =
+            targets(&service(json!({"clusterIP": "10.43.0.20", "ports": [{"port": 80}]})), &[]);
+        let cluster = ClusterAddresses {
+            pods: (Ipv4Addr::new(10, 42, 0, 0), 16),
+            services: (Ipv4Addr::new(10, 43, 0, 0), 16),
+        };
+        assert!(
+            ruleset(&cluster, found.iter()).contains("ip daddr 10.43.0.20 tcp dport 80 reject")
+        );
     }
 }

@@ -27,7 +27,9 @@ impl BackOffs {
     /// Counts a restart: the next one waits twice as long.
     pub fn step(&mut self, name: &str, now: Timestamp) {
         let delay = match self.0.get(name) {
-            Some((delay, stepped_at)) if since(*stepped_at, now) <= FORGIVEN => (*delay * 2).min(LONGEST),
+            Some((delay, stepped_at)) if since(*stepped_at, now) <= FORGIVEN => {
+                (*delay * 2).min(LONGEST)
+            }
             _ => FIRST,
         };
         self.0.insert(name.to_owned(), (delay, now));
@@ -60,8 +62,14 @@ mod tests {
         let mut now = 0;
         for seconds in [10, 20, 40, 80, 160, 300, 300] {
             back_offs.step("a", at(now));
-            assert_eq!(back_offs.wait("a", nanos(now), at(now)), Some(Duration::from_secs(seconds)));
-            assert_eq!(back_offs.wait("a", nanos(now), at(now + i64::try_from(seconds).unwrap())), None);
+            assert_eq!(
+                back_offs.wait("a", nanos(now), at(now)),
+                Some(Duration::from_secs(seconds))
+            );
+            assert_eq!(
+                back_offs.wait("a", nanos(now), at(now + i64::try_from(seconds).unwrap())),
+                None
+            );
             now += i64::try_from(seconds).unwrap();
         }
         assert_eq!(back_offs.wait("a", nanos(now + 700), at(now + 700)), None);

@@ -137,7 +137,10 @@ pub fn initializing<'a>(observed: &Observed<'a>) -> Option<&'a Container> {
     init_containers(observed.pod).iter().find(|container| {
         let seen = newest(observed.seen, &container.name);
         match seen.map(|seen| (&seen.state, &seen.id)) {
-            Some((State::Running { .. }, id)) => !(is_sidecar(container) && observed.probed.get(id).is_some_and(|probed| probed.started)),
+            Some((State::Running { .. }, id)) => {
+                !(is_sidecar(container)
+                    && observed.probed.get(id).is_some_and(|probed| probed.started))
+            }
             Some((State::Exited { exit_code, .. }, _)) => is_sidecar(container) || *exit_code != 0,
             _ => true,
         }
@@ -152,7 +155,8 @@ pub fn next_step(observed: &Observed<'_>) -> Step {
     }
     let policy = restart_policy(observed.pod);
     let initializing = initializing(observed);
-    for container in init_containers(observed.pod).iter().filter(|container| is_sidecar(container)) {
+    for container in init_containers(observed.pod).iter().filter(|container| is_sidecar(container))
+    {
         // A sidecar that ended is started again, whatever else goes on.
         if newest(observed.seen, &container.name).is_some() {
             consider(observed, container, "Always", false, &mut step);
@@ -174,9 +178,17 @@ pub fn next_step(observed: &Observed<'_>) -> Step {
     step
 }
 
-fn consider(observed: &Observed<'_>, container: &Container, policy: &str, init: bool, step: &mut Step) {
+fn consider(
+    observed: &Observed<'_>,
+    container: &Container,
+    policy: &str,
+    init: bool,
+    step: &mut Step,
+) {
     let name = container.name.clone();
-    let sooner = |wait: Duration, step: &mut Step| step.look_again_after = Some(step.look_again_after.map_or(wait, |other| other.min(wait)));
+    let sooner = |wait: Duration, step: &mut Step| {
+        step.look_again_after = Some(step.look_again_after.map_or(wait, |other| other.min(wait)))
+    };
     if let Some(obstacle) = observed.obstacles.get(&name) {
         let wait = until(observed.now, obstacle.until);
         if !wait.is_zero() {
@@ -188,7 +200,9 @@ fn consider(observed: &Observed<'_>, container: &Container, policy: &str, init: 
         // Made, but its maker died before starting it: another try under the same number is not possible.
         Some((attempt, State::Created)) => step.start.push((name, attempt + 1)),
         Some((_, State::Running { .. })) => {}
-        Some((attempt, State::Exited { finished_at, exit_code, .. })) if runs_again(policy, init, *exit_code) => {
+        Some((attempt, State::Exited { finished_at, exit_code, .. }))
+            if runs_again(policy, init, *exit_code) =>
+        {
             match observed.back_offs.wait(&name, *finished_at, observed.now) {
                 Some(wait) => {
                     sooner(wait, step);
@@ -217,12 +231,16 @@ pub fn is_over(observed: &Observed<'_>) -> bool {
     let policy = restart_policy(observed.pod);
     let failed_init = init_containers(observed.pod).iter().any(|container| {
         let seen = newest(observed.seen, &container.name).map(|seen| &seen.state);
-        !is_sidecar(container) && matches!(seen, Some(State::Exited { exit_code, .. }) if *exit_code != 0) && policy == "Never"
+        !is_sidecar(container)
+            && matches!(seen, Some(State::Exited { exit_code, .. }) if *exit_code != 0)
+            && policy == "Never"
     });
     failed_init
-        || containers(observed.pod).iter().all(|container| match newest(observed.seen, &container.name).map(|seen| &seen.state) {
-            Some(State::Exited { exit_code, .. }) => !runs_again(policy, false, *exit_code),
-            _ => false,
+        || containers(observed.pod).iter().all(|container| {
+            match newest(observed.seen, &container.name).map(|seen| &seen.state) {
+                Some(State::Exited { exit_code, .. }) => !runs_again(policy, false, *exit_code),
+                _ => false,
+            }
         })
 }
 

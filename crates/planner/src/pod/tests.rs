@@ -14,12 +14,26 @@ fn seen(sketches: &[&str]) -> Vec<Seen> {
         .iter()
         .map(|sketch| {
             let (name, state) = sketch.split_once(": ").unwrap();
-            let (name, attempt) = name.split_once('#').map_or((name, 0), |(name, attempt)| (name, attempt.parse().unwrap()));
+            let (name, attempt) = name
+                .split_once('#')
+                .map_or((name, 0), |(name, attempt)| (name, attempt.parse().unwrap()));
             let state = match state.split_once(' ') {
-                Some((_, code)) => State::Exited { started_at: 1, finished_at: 100_000_000_000, exit_code: code.parse().unwrap(), oom_killed: false, message: String::new() },
+                Some((_, code)) => State::Exited {
+                    started_at: 1,
+                    finished_at: 100_000_000_000,
+                    exit_code: code.parse().unwrap(),
+                    oom_killed: false,
+                    message: String::new(),
+                },
                 None => State::Running { started_at: 1 },
             };
-            Seen { name: name.into(), id: format!("{name}-{attempt}"), attempt, image_id: "x".into(), state }
+            Seen {
+                name: name.into(),
+                id: format!("{name}-{attempt}"),
+                attempt,
+                image_id: "x".into(),
+                state,
+            }
         })
         .collect()
 }
@@ -31,18 +45,38 @@ fn outcome(pod: &Pod, sketches: &[&str], crashes: u32) -> (String, String) {
     for _ in 0..crashes {
         back_offs.step("a", now);
     }
-    let probed = seen.iter().map(|seen| (seen.id.clone(), Probed { started: true, ready: true })).collect();
-    let observed = Observed { pod, seen: &seen, probed: &probed, obstacles: &BTreeMap::new(), back_offs: &back_offs, ip: Some("10.0.0.1"), now };
+    let probed =
+        seen.iter().map(|seen| (seen.id.clone(), Probed { started: true, ready: true })).collect();
+    let observed = Observed {
+        pod,
+        seen: &seen,
+        probed: &probed,
+        obstacles: &BTreeMap::new(),
+        back_offs: &back_offs,
+        ip: Some("10.0.0.1"),
+        now,
+    };
     let step = next_step(&observed);
     let status = status(&observed, "10.0.0.254");
     let ready = if condition_is_true(&status, "Ready") { " ready" } else { "" };
-    let waiting = status.container_statuses.unwrap()[0].state.clone().unwrap().waiting.and_then(|waiting| waiting.reason).map_or(String::new(), |reason| format!(" {reason}"));
-    let starts: Vec<String> = step.start.iter().map(|(name, attempt)| format!("{name}#{attempt}")).collect();
+    let waiting = status.container_statuses.unwrap()[0]
+        .state
+        .clone()
+        .unwrap()
+        .waiting
+        .and_then(|waiting| waiting.reason)
+        .map_or(String::new(), |reason| format!(" {reason}"));
+    let starts: Vec<String> =
+        step.start.iter().map(|(name, attempt)| format!("{name}#{attempt}")).collect();
     (starts.join(" "), format!("{}{ready}{waiting}", status.phase.unwrap()))
 }
 
 fn check(pod: &Pod, sketches: &[&str], crashes: u32, starts: &str, status: &str) {
-    assert_eq!(outcome(pod, sketches, crashes), (starts.to_owned(), status.to_owned()), "{sketches:?}");
+    assert_eq!(
+        outcome(pod, sketches, crashes),
+        (starts.to_owned(), status.to_owned()),
+        "{sketches:?}"
+    );
 }
 
 /// E2.

@@ -2,7 +2,9 @@
 
 use api::quantity::Quantity;
 use api::selector::label::LabelSelector;
-use k8s_openapi::api::core::v1::{Node, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim, Pod, Toleration};
+use k8s_openapi::api::core::v1::{
+    Node, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim, Pod, Toleration,
+};
 use k8s_openapi::api::storage::v1::StorageClass;
 use std::collections::BTreeMap;
 
@@ -44,23 +46,43 @@ type Reason = String;
 
 /// Decides where a pod goes.
 pub fn place(observed: &Observed<'_>) -> Placement {
-    let wanted: Vec<&str> = observed.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).filter_map(|volume| volume.persistent_volume_claim.as_ref()).map(|claim| claim.claim_name.as_str()).collect();
+    let wanted: Vec<&str> = observed
+        .pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten())
+        .filter_map(|volume| volume.persistent_volume_claim.as_ref())
+        .map(|claim| claim.claim_name.as_str())
+        .collect();
     let all = observed.nodes.len();
-    let nowhere = |why: &str| Placement::Nowhere(format!("0/{all} nodes are available: {why}. preemption: 0/{all} nodes are available: {all} Preemption is not helpful for scheduling."));
+    let nowhere = |why: &str| {
+        Placement::Nowhere(format!(
+            "0/{all} nodes are available: {why}. preemption: 0/{all} nodes are available: {all} Preemption is not helpful for scheduling."
+        ))
+    };
     let mut unbound = Vec::new();
     for name in wanted {
-        let Some(claim) = observed.claims.iter().find(|claim| claim.metadata.name.as_deref() == Some(name)) else {
+        let Some(claim) =
+            observed.claims.iter().find(|claim| claim.metadata.name.as_deref() == Some(name))
+        else {
             return nowhere(&format!("persistentvolumeclaim {name:?} not found"));
         };
         if claim.metadata.deletion_timestamp.is_some() {
             return nowhere(&format!("persistentvolumeclaim {name:?} is being deleted"));
         }
-        if claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()).unwrap_or_default().is_empty() {
+        if claim
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.volume_name.as_deref())
+            .unwrap_or_default()
+            .is_empty()
+        {
             if !waits_for_consumer(observed, claim) {
                 return nowhere("pod has unbound immediate PersistentVolumeClaims");
             }
             unbound.push(*claim);
-        } else if claim.status.as_ref().and_then(|status| status.phase.as_deref()) != Some("Bound") {
+        } else if claim.status.as_ref().and_then(|status| status.phase.as_deref()) != Some("Bound")
+        {
             if let Some(node) = selected_node(claim) {
                 // Its binding is under way: nothing to do and nothing to complain about.
                 return Placement::Reserve { node: node.to_owned(), claims: Vec::new() };
@@ -76,7 +98,9 @@ pub fn place(observed: &Observed<'_>) -> Placement {
             Some(reason) => *reasons.entry(reason).or_default() += 1,
         }
     }
-    let best = fitting.into_iter().max_by_key(|node| (score(observed, node), std::cmp::Reverse(name(node).to_owned())));
+    let best = fitting
+        .into_iter()
+        .max_by_key(|node| (score(observed, node), std::cmp::Reverse(name(node).to_owned())));
     match best {
         Some(node) if unbound.is_empty() => Placement::Bind(name(node).to_owned()),
         Some(node) => {
@@ -84,7 +108,13 @@ pub fn place(observed: &Observed<'_>) -> Placement {
             Placement::Reserve { node: name(node).to_owned(), claims }
         }
         None if all == 0 => Placement::Nowhere("no nodes available to schedule pods".to_owned()),
-        None => nowhere(&reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect::<Vec<_>>().join(", ")),
+        None => nowhere(
+            &reasons
+                .iter()
+                .map(|(reason, count)| format!("{count} {reason}"))
+                .collect::<Vec<_>>()
+                .join(", "),
+        ),
     }
 }
 
@@ -93,36 +123,66 @@ fn name(node: &Node) -> &str {
 }
 
 fn waits_for_consumer(observed: &Observed<'_>, claim: &PersistentVolumeClaim) -> bool {
-    let class = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or_default();
-    observed.classes.iter().any(|found| found.metadata.name.as_deref() == Some(class) && found.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"))
+    let class =
+        claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or_default();
+    observed.classes.iter().any(|found| {
+        found.metadata.name.as_deref() == Some(class)
+            && found.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer")
+    })
 }
 
 /// Why a node does not do; `None` if it does.
-fn refusal(observed: &Observed<'_>, node: &Node, unbound: &[&PersistentVolumeClaim]) -> Option<Reason> {
+fn refusal(
+    observed: &Observed<'_>,
+    node: &Node,
+    unbound: &[&PersistentVolumeClaim],
+) -> Option<Reason> {
     let pod = observed.pod;
     let spec = pod.spec.as_ref()?;
     let node_spec = node.spec.clone().unwrap_or_default();
     let tolerations = spec.tolerations.clone().unwrap_or_default();
-    let tolerates = |key: &str, value: &str, effect: &str| tolerations.iter().any(|toleration| matches(toleration, key, value, effect));
-    if node_spec.unschedulable == Some(true) && !tolerates("node.kubernetes.io/unschedulable", "", "NoSchedule") {
+    let tolerates = |key: &str, value: &str, effect: &str| {
+        tolerations.iter().any(|toleration| matches(toleration, key, value, effect))
+    };
+    if node_spec.unschedulable == Some(true)
+        && !tolerates("node.kubernetes.io/unschedulable", "", "NoSchedule")
+    {
         return Some("node(s) were unschedulable".to_owned());
     }
-    for taint in node_spec.taints.iter().flatten().filter(|taint| taint.effect != "PreferNoSchedule") {
+    for taint in
+        node_spec.taints.iter().flatten().filter(|taint| taint.effect != "PreferNoSchedule")
+    {
         if !tolerates(&taint.key, taint.value.as_deref().unwrap_or_default(), &taint.effect) {
-            return Some(format!("node(s) had untolerated taint {{{}: {}}}", taint.key, taint.value.as_deref().unwrap_or_default()));
+            return Some(format!(
+                "node(s) had untolerated taint {{{}: {}}}",
+                taint.key,
+                taint.value.as_deref().unwrap_or_default()
+            ));
         }
     }
     let empty = BTreeMap::new();
     let labels = node.metadata.labels.as_ref().unwrap_or(&empty);
-    let chosen = spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
-    let required = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref()).and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
-    if !chosen || required.is_some_and(|required| !required.node_selector_terms.iter().any(|term| term_matches(term, node))) {
+    let chosen =
+        spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
+    let required =
+        spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref()).and_then(
+            |affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref(),
+        );
+    if !chosen
+        || required.is_some_and(|required| {
+            !required.node_selector_terms.iter().any(|term| term_matches(term, node))
+        })
+    {
         return Some("node(s) didn't match Pod's node affinity/selector".to_owned());
     }
     if volume_conflict(observed, node) {
         return Some("node(s) had volume node affinity conflict".to_owned());
     }
-    let elsewhere = unbound.iter().any(|claim| selected_node(claim).is_some_and(|selected| selected != name(node) && observed.nodes.iter().any(|other| name(other) == selected)));
+    let elsewhere = unbound.iter().any(|claim| {
+        selected_node(claim).is_some_and(|selected| {
+            selected != name(node) && observed.nodes.iter().any(|other| name(other) == selected)
+        })
+    });
     if elsewhere {
         return Some("node(s) had volume node affinity conflict".to_owned());
     }
@@ -131,34 +191,52 @@ fn refusal(observed: &Observed<'_>, node: &Node, unbound: &[&PersistentVolumeCla
 
 /// The node that a claim was promised to.
 pub fn selected_node(claim: &PersistentVolumeClaim) -> Option<&str> {
-    claim.metadata.annotations.as_ref()?.get(crate::claim_binding::SELECTED_NODE).map(String::as_str)
+    claim
+        .metadata
+        .annotations
+        .as_ref()?
+        .get(crate::claim_binding::SELECTED_NODE)
+        .map(String::as_str)
 }
 
 fn matches(toleration: &Toleration, key: &str, value: &str, effect: &str) -> bool {
-    let effect_matches = toleration.effect.as_deref().is_none_or(|own| own.is_empty() || own == effect);
+    let effect_matches =
+        toleration.effect.as_deref().is_none_or(|own| own.is_empty() || own == effect);
     let own_key = toleration.key.as_deref().unwrap_or_default();
     let exists = toleration.operator.as_deref() == Some("Exists");
-    effect_matches && (own_key == key && (exists || toleration.value.as_deref().unwrap_or_default() == value) || own_key.is_empty() && exists)
+    effect_matches
+        && (own_key == key && (exists || toleration.value.as_deref().unwrap_or_default() == value)
+            || own_key.is_empty() && exists)
 }
 
 /// Whether a node is meant by a term. An empty term means none.
 pub fn term_matches(term: &NodeSelectorTerm, node: &Node) -> bool {
     let empty = BTreeMap::new();
     let labels = node.metadata.labels.as_ref().unwrap_or(&empty);
-    let requirement = |expressions: &Option<Vec<k8s_openapi::api::core::v1::NodeSelectorRequirement>>| {
-        LabelSelector::of_node_expressions(expressions.iter().flatten().map(|e| (e.key.as_str(), e.operator.as_str(), e.values.as_deref().unwrap_or_default())))
-    };
+    let requirement =
+        |expressions: &Option<Vec<k8s_openapi::api::core::v1::NodeSelectorRequirement>>| {
+            LabelSelector::of_node_expressions(expressions.iter().flatten().map(|e| {
+                (e.key.as_str(), e.operator.as_str(), e.values.as_deref().unwrap_or_default())
+            }))
+        };
     let fields = BTreeMap::from([("metadata.name".to_owned(), name(node).to_owned())]);
-    let some = term.match_expressions.iter().flatten().next().is_some() || term.match_fields.iter().flatten().next().is_some();
-    some && requirement(&term.match_expressions).matches(labels) && requirement(&term.match_fields).matches(&fields)
+    let some = term.match_expressions.iter().flatten().next().is_some()
+        || term.match_fields.iter().flatten().next().is_some();
+    some && requirement(&term.match_expressions).matches(labels)
+        && requirement(&term.match_fields).matches(&fields)
 }
 
 fn volume_conflict(observed: &Observed<'_>, node: &Node) -> bool {
-    let bound = observed.claims.iter().filter_map(|claim| claim.spec.as_ref()?.volume_name.as_deref());
+    let bound =
+        observed.claims.iter().filter_map(|claim| claim.spec.as_ref()?.volume_name.as_deref());
     bound.into_iter().any(|volume| {
-        let volume = observed.volumes.iter().find(|found| found.metadata.name.as_deref() == Some(volume));
-        let required = volume.and_then(|volume| volume.spec.as_ref()?.node_affinity.as_ref()?.required.as_ref());
-        required.is_some_and(|required| !required.node_selector_terms.iter().any(|term| term_matches(term, node)))
+        let volume =
+            observed.volumes.iter().find(|found| found.metadata.name.as_deref() == Some(volume));
+        let required = volume
+            .and_then(|volume| volume.spec.as_ref()?.node_affinity.as_ref()?.required.as_ref());
+        required.is_some_and(|required| {
+            !required.node_selector_terms.iter().any(|term| term_matches(term, node))
+        })
     })
 }
 
@@ -166,8 +244,12 @@ fn volume_conflict(observed: &Observed<'_>, node: &Node) -> bool {
 fn request(pod: &Pod, resource: &str) -> Quantity {
     let Some(spec) = pod.spec.as_ref() else { return Quantity::ZERO };
     let of = |container: &k8s_openapi::api::core::v1::Container| {
-        let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-        requests.and_then(|requests| requests.get(resource)).and_then(|amount| Quantity::parse(&amount.0).ok()).unwrap_or(Quantity::ZERO)
+        let requests =
+            container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+        requests
+            .and_then(|requests| requests.get(resource))
+            .and_then(|amount| Quantity::parse(&amount.0).ok())
+            .unwrap_or(Quantity::ZERO)
     };
     let (mut sidecars, mut largest) = (Quantity::ZERO, Quantity::ZERO);
     for container in spec.init_containers.iter().flatten() {
@@ -183,31 +265,69 @@ fn request(pod: &Pod, resource: &str) -> Quantity {
 
 fn allocatable(node: &Node, resource: &str) -> Quantity {
     let amounts = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
-    amounts.and_then(|amounts| amounts.get(resource)).and_then(|amount| Quantity::parse(&amount.0).ok()).unwrap_or(Quantity::ZERO)
+    amounts
+        .and_then(|amounts| amounts.get(resource))
+        .and_then(|amount| Quantity::parse(&amount.0).ok())
+        .unwrap_or(Quantity::ZERO)
 }
 
 fn pods_on<'a>(observed: &Observed<'a>, node: &Node) -> impl Iterator<Item = &'a Pod> {
     let name = name(node).to_owned();
-    observed.pods.iter().copied().filter(move |pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) == Some(&name))
+    observed.pods.iter().copied().filter(move |pod| {
+        pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) == Some(&name)
+    })
 }
 
 fn insufficient(observed: &Observed<'_>, node: &Node) -> Option<Reason> {
-    if i64::try_from(pods_on(observed, node).count()).unwrap_or(i64::MAX) >= allocatable(node, "pods").value() {
+    if i64::try_from(pods_on(observed, node).count()).unwrap_or(i64::MAX)
+        >= allocatable(node, "pods").value()
+    {
         return Some("Too many pods".to_owned());
     }
     ["cpu", "memory"].into_iter().find_map(|resource| {
         let wanted = request(observed.pod, resource);
-        let used = pods_on(observed, node).map(|pod| request(pod, resource)).fold(wanted, Quantity::plus);
-        (wanted > Quantity::ZERO && used > allocatable(node, resource)).then(|| format!("Insufficient {resource}"))
+        let used =
+            pods_on(observed, node).map(|pod| request(pod, resource)).fold(wanted, Quantity::plus);
+        (wanted > Quantity::ZERO && used > allocatable(node, resource))
+            .then(|| format!("Insufficient {resource}"))
     })
 }
 
 /// Higher is better: preferred nodes first, then few pods of the same owner, then few pods.
 fn score(observed: &Observed<'_>, node: &Node) -> i64 {
-    let owner = observed.pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str());
-    let preferred = observed.pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref()?.node_affinity.as_ref()?.preferred_during_scheduling_ignored_during_execution.as_ref());
-    let weight: i64 = preferred.into_iter().flatten().filter(|term| term_matches(&term.preference, node)).map(|term| i64::from(term.weight)).sum();
-    let siblings = pods_on(observed, node).filter(|pod| owner.is_some() && pod.metadata.owner_references.iter().flatten().any(|other| Some(other.uid.as_str()) == owner)).count();
+    let owner = observed
+        .pod
+        .metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .find(|owner| owner.controller == Some(true))
+        .map(|owner| owner.uid.as_str());
+    let preferred = observed.pod.spec.as_ref().and_then(|spec| {
+        spec.affinity
+            .as_ref()?
+            .node_affinity
+            .as_ref()?
+            .preferred_during_scheduling_ignored_during_execution
+            .as_ref()
+    });
+    let weight: i64 = preferred
+        .into_iter()
+        .flatten()
+        .filter(|term| term_matches(&term.preference, node))
+        .map(|term| i64::from(term.weight))
+        .sum();
+    let siblings = pods_on(observed, node)
+        .filter(|pod| {
+            owner.is_some()
+                && pod
+                    .metadata
+                    .owner_references
+                    .iter()
+                    .flatten()
+                    .any(|other| Some(other.uid.as_str()) == owner)
+        })
+        .count();
     let all = pods_on(observed, node).count();
     weight * 1_000_000 - i64::try_from(siblings * 1000 + all).unwrap_or(i64::MAX / 2)
 }
@@ -224,17 +344,36 @@ mod tests {
     fn placed(spec: serde_json::Value, nodes: &[Node]) -> Placement {
         let mut whole = json!({"containers": [{"name": "c"}]});
         whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": whole})).unwrap();
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": whole})).unwrap();
         let nodes: Vec<&Node> = nodes.iter().collect();
-        place(&Observed { pod: &pod, nodes: &nodes, pods: &[], claims: &[], volumes: &[], classes: &[] })
+        place(&Observed {
+            pod: &pod,
+            nodes: &nodes,
+            pods: &[],
+            claims: &[],
+            volumes: &[],
+            classes: &[],
+        })
     }
 
     #[test]
     fn a_pod_goes_where_it_fits() {
-        let nodes = [node("a", json!({"unschedulable": true})), node("b", json!({"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]})), node("c", json!({}))];
+        let nodes = [
+            node("a", json!({"unschedulable": true})),
+            node("b", json!({"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]})),
+            node("c", json!({})),
+        ];
         assert_eq!(placed(json!({}), &nodes), Placement::Bind("c".into()));
-        assert_eq!(placed(json!({"nodeSelector": {"kubernetes.io/hostname": "b"}, "tolerations": [{"key": "k", "operator": "Exists"}]}), &nodes), Placement::Bind("b".into()));
-        let too_much = json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "3"}}}]});
+        assert_eq!(
+            placed(
+                json!({"nodeSelector": {"kubernetes.io/hostname": "b"}, "tolerations": [{"key": "k", "operator": "Exists"}]}),
+                &nodes
+            ),
+            Placement::Bind("b".into())
+        );
+        let too_much =
+            json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "3"}}}]});
         let Placement::Nowhere(why) = placed(too_much, &nodes) else { panic!() };
         assert!(why.starts_with("0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint {k: v}, 1 node(s) were unschedulable."), "{why}");
     }
@@ -242,7 +381,8 @@ mod tests {
     /// C6.
     #[test]
     fn a_pod_whose_claim_does_not_exist_waits() {
-        let volumes = json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]});
+        let volumes =
+            json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]});
         let Placement::Nowhere(why) = placed(volumes, &[node("a", json!({}))]) else { panic!() };
         assert!(why.contains("persistentvolumeclaim \"data\" not found"), "{why}");
     }

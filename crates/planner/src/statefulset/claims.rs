@@ -13,7 +13,11 @@ pub(super) fn templates(set: &StatefulSet) -> impl Iterator<Item = &PersistentVo
 
 /// The name of an ordinal's claim.
 pub fn name(template: &PersistentVolumeClaim, set: &StatefulSet, ordinal: i64) -> String {
-    format!("{}-{}-{ordinal}", template.metadata.name.as_deref().unwrap_or_default(), identity::set_name(set))
+    format!(
+        "{}-{}-{ordinal}",
+        template.metadata.name.as_deref().unwrap_or_default(),
+        identity::set_name(set)
+    )
 }
 
 /// The claims that an ordinal wants.
@@ -22,7 +26,8 @@ pub(super) fn wanted(set: &StatefulSet, ordinal: i64) -> Vec<PersistentVolumeCla
         .map(|template| {
             let mut labels = template.metadata.labels.clone().unwrap_or_default();
             labels.extend(set.spec.selector.match_labels.clone().unwrap_or_default());
-            let owners: Vec<OwnerReference> = if policy(set).0 { vec![set_reference(set)] } else { Vec::new() };
+            let owners: Vec<OwnerReference> =
+                if policy(set).0 { vec![set_reference(set)] } else { Vec::new() };
             PersistentVolumeClaim {
                 metadata: ObjectMeta {
                     name: Some(name(template, set, ordinal)),
@@ -40,20 +45,31 @@ pub(super) fn wanted(set: &StatefulSet, ordinal: i64) -> Vec<PersistentVolumeCla
 }
 
 /// The claim of that name, if it exists.
-pub(super) fn find<'a>(observed: &Observed<'a>, wanted: &PersistentVolumeClaim) -> Option<&'a PersistentVolumeClaim> {
+pub(super) fn find<'a>(
+    observed: &Observed<'a>,
+    wanted: &PersistentVolumeClaim,
+) -> Option<&'a PersistentVolumeClaim> {
     observed.claims.iter().find(|claim| claim.metadata.name == wanted.metadata.name)
 }
 
 /// Whether a claim is to go with a pod of this name that is no more (the pod is about to be made anew).
 pub(super) fn belongs_to_a_dead_pod(claim: &PersistentVolumeClaim, pod: &str) -> bool {
-    claim.metadata.owner_references.iter().flatten().any(|owner| owner.kind == "Pod" && owner.name == pod)
+    claim
+        .metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .any(|owner| owner.kind == "Pod" && owner.name == pod)
 }
 
 /// Whether claims go with the set, and with a scale-down.
 fn policy(set: &StatefulSet) -> (bool, bool) {
     let policy = set.spec.persistent_volume_claim_retention_policy.as_ref();
     let deletes = |when: Option<&String>| when.is_some_and(|when| when == "Delete");
-    (deletes(policy.and_then(|p| p.when_deleted.as_ref())), deletes(policy.and_then(|p| p.when_scaled.as_ref())))
+    (
+        deletes(policy.and_then(|p| p.when_deleted.as_ref())),
+        deletes(policy.and_then(|p| p.when_scaled.as_ref())),
+    )
 }
 
 fn set_reference(set: &StatefulSet) -> OwnerReference {
@@ -61,7 +77,12 @@ fn set_reference(set: &StatefulSet) -> OwnerReference {
 }
 
 /// Who should own the claims of a pod, where that differs from who does.
-pub(super) fn ownership(observed: &Observed<'_>, ordinal: i64, pod: &Pod, condemned: bool) -> (Vec<Action>, Vec<Problem>) {
+pub(super) fn ownership(
+    observed: &Observed<'_>,
+    ordinal: i64,
+    pod: &Pod,
+    condemned: bool,
+) -> (Vec<Action>, Vec<Problem>) {
     let set = observed.set;
     let (with_set, with_scale) = policy(set);
     let (mut actions, mut problems) = (Vec::new(), Vec::new());
@@ -71,9 +92,13 @@ pub(super) fn ownership(observed: &Observed<'_>, ordinal: i64, pod: &Pod, condem
     }) {
         let set_uid = set.metadata.uid.clone().unwrap_or_default();
         let claim_name = claim.metadata.name.clone().unwrap_or_default();
-        if controller(&claim.metadata).is_some_and(|owner| owner.uid != set_uid && owner.uid != identity::uid(pod)) {
+        if controller(&claim.metadata)
+            .is_some_and(|owner| owner.uid != set_uid && owner.uid != identity::uid(pod))
+        {
             if with_set || with_scale {
-                let message = format!("PersistentVolumeClaim {claim_name} has a conflicting OwnerReference that acts as a managing controller, the retention policy is ignored for this claim");
+                let message = format!(
+                    "PersistentVolumeClaim {claim_name} has a conflicting OwnerReference that acts as a managing controller, the retention policy is ignored for this claim"
+                );
                 problems.push(Problem { reason: "ConflictingController", message });
             }
             continue;
@@ -81,8 +106,13 @@ pub(super) fn ownership(observed: &Observed<'_>, ordinal: i64, pod: &Pod, condem
         let by_pod = condemned && with_scale;
         let by_set = with_set && !by_pod;
         let before = claim.metadata.owner_references.clone().unwrap_or_default();
-        let mut owners: Vec<OwnerReference> =
-            before.iter().filter(|owner| !(owner.uid == set_uid && !by_set || owner.uid == identity::uid(pod) && !by_pod)).cloned().collect();
+        let mut owners: Vec<OwnerReference> = before
+            .iter()
+            .filter(|owner| {
+                (by_pod || owner.uid != identity::uid(pod)) && (by_set || owner.uid != set_uid)
+            })
+            .cloned()
+            .collect();
         if by_set && owners.iter().all(|owner| owner.uid != set_uid) {
             owners.push(set_reference(set));
         }
@@ -97,7 +127,11 @@ pub(super) fn ownership(observed: &Observed<'_>, ordinal: i64, pod: &Pod, condem
             });
         }
         if owners != before {
-            actions.push(Action::UpdateClaimOwners { name: claim_name, uid: claim.metadata.uid.clone().unwrap_or_default(), owners });
+            actions.push(Action::UpdateClaimOwners {
+                name: claim_name,
+                uid: claim.metadata.uid.clone().unwrap_or_default(),
+                owners,
+            });
         }
     }
     (actions, problems)

@@ -82,7 +82,10 @@ pub(super) struct Membership<'a> {
 impl<'a> Membership<'a> {
     /// Every pod of the set.
     pub(super) fn pods(&self) -> impl Iterator<Item = &'a Pod> {
-        self.replicas.iter().filter_map(|(_, pod)| *pod).chain(self.condemned.iter().map(|(_, pod)| *pod))
+        self.replicas
+            .iter()
+            .filter_map(|(_, pod)| *pod)
+            .chain(self.condemned.iter().map(|(_, pod)| *pod))
     }
 }
 
@@ -108,7 +111,11 @@ pub(super) fn membership<'a>(observed: &Observed<'a>) -> Membership<'a> {
                     members.foreign.push(pod);
                 }
             }
-            (None, Some(at)) if matches && pod.metadata.deletion_timestamp.is_none() && set.metadata.deletion_timestamp.is_none() => {
+            (None, Some(at))
+                if matches
+                    && pod.metadata.deletion_timestamp.is_none()
+                    && set.metadata.deletion_timestamp.is_none() =>
+            {
                 let (name, uid) = identity();
                 members.ownership.push(Action::AdoptPod { name, uid });
                 own.push((at, pod));
@@ -119,14 +126,23 @@ pub(super) fn membership<'a>(observed: &Observed<'a>) -> Membership<'a> {
     }
     own.sort_by_key(|(at, _)| *at);
     let (first, count) = (start(set), replicas(set));
-    members.replicas = (first..first + count).map(|wanted| (wanted, own.iter().find(|(at, _)| *at == wanted).map(|(_, pod)| *pod))).collect();
-    members.condemned = own.into_iter().filter(|(at, _)| !(first..first + count).contains(at)).collect();
+    members.replicas = (first..first + count)
+        .map(|wanted| (wanted, own.iter().find(|(at, _)| *at == wanted).map(|(_, pod)| *pod)))
+        .collect();
+    members.condemned =
+        own.into_iter().filter(|(at, _)| !(first..first + count).contains(at)).collect();
     members
 }
 
 /// Labels that identify a pod and that it does not have.
 pub(super) fn missing_labels(pod: &Pod, ordinal: i64) -> Vec<(String, String)> {
-    let has = |key: &str, value: &str| pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)).is_some_and(|found| found == value);
+    let has = |key: &str, value: &str| {
+        pod.metadata
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(key))
+            .is_some_and(|found| found == value)
+    };
     [(POD_NAME_LABEL, name(pod).to_owned()), (POD_INDEX_LABEL, ordinal.to_string())]
         .into_iter()
         .filter(|(key, value)| !has(key, value))
@@ -153,7 +169,12 @@ pub(super) fn new_pod(set: &StatefulSet, template: &Template, ordinal: i64) -> P
             Volume { name: volume, persistent_volume_claim: Some(source), ..Volume::default() }
         })
         .collect();
-    let others = spec.volumes.take().unwrap_or_default().into_iter().filter(|volume| claims.iter().all(|claim| claim.name != volume.name));
+    let others = spec
+        .volumes
+        .take()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|volume| claims.iter().all(|claim| claim.name != volume.name));
     let volumes: Vec<Volume> = claims.iter().cloned().chain(others).collect();
     spec.volumes = (!volumes.is_empty()).then_some(volumes);
     Pod {

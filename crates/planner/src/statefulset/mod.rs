@@ -131,7 +131,15 @@ enum Walk {
 pub fn plan(observed: &Observed<'_>) -> Plan {
     let members = membership(observed);
     let revisions = revision::choose(observed);
-    let mut planner = Planner { observed, members, revisions, actions: Vec::new(), problems: Vec::new(), waiting_for: None, look_again_after: None };
+    let mut planner = Planner {
+        observed,
+        members,
+        revisions,
+        actions: Vec::new(),
+        problems: Vec::new(),
+        waiting_for: None,
+        look_again_after: None,
+    };
     planner.run()
 }
 
@@ -158,10 +166,16 @@ impl Planner<'_> {
         }
         let status = status::status(self.observed, &self.members, &self.revisions, lost_current);
         if !deleting {
-            self.actions.extend(revision::superfluous(self.observed, &self.members, &self.revisions));
+            self.actions.extend(revision::superfluous(
+                self.observed,
+                &self.members,
+                &self.revisions,
+            ));
         }
         if status.available_replicas != Some(status.replicas) {
-            self.look_again_after = self.look_again_after.or_else(|| self.min_ready().map(|seconds| Duration::from_secs(seconds + 1)));
+            self.look_again_after = self
+                .look_again_after
+                .or_else(|| self.min_ready().map(|seconds| Duration::from_secs(seconds + 1)));
         }
         Plan {
             actions: std::mem::take(&mut self.actions),
@@ -183,7 +197,10 @@ impl Planner<'_> {
 
     /// `minReadySeconds`, when it asks for anything.
     fn min_ready(&self) -> Option<u64> {
-        self.spec().min_ready_seconds.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0)
+        self.spec()
+            .min_ready_seconds
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .filter(|seconds| *seconds > 0)
     }
 
     fn is_available(&self, pod: &Pod) -> bool {
@@ -196,7 +213,10 @@ impl Planner<'_> {
     }
 
     fn delete(&mut self, pod: &Pod) {
-        self.actions.push(Action::DeletePod { name: identity::name(pod).to_owned(), uid: identity::uid(pod).to_owned() });
+        self.actions.push(Action::DeletePod {
+            name: identity::name(pod).to_owned(),
+            uid: identity::uid(pod).to_owned(),
+        });
     }
 
     /// The wanted ordinals, lowest first.
@@ -230,15 +250,21 @@ impl Planner<'_> {
             self.create_missing_claims(ordinal, pod);
         }
         if terminating {
-            return if monotonic { self.wait(format!("pod {name} to be gone")) } else { Walk::Done };
+            return if monotonic {
+                self.wait(format!("pod {name} to be gone"))
+            } else {
+                Walk::Done
+            };
         }
         self.mend(ordinal, pod);
         if monotonic && !status::is_ready(pod) {
             return self.wait(format!("pod {name} to be Running and Ready"));
         }
         if monotonic && !self.is_available(pod) {
-            self.look_again_after = self.min_ready().map(|seconds| Duration::from_secs(seconds + 1));
-            return self.wait(format!("pod {name} to be Ready for {} s", self.min_ready().unwrap_or(0)));
+            self.look_again_after =
+                self.min_ready().map(|seconds| Duration::from_secs(seconds + 1));
+            return self
+                .wait(format!("pod {name} to be Ready for {} s", self.min_ready().unwrap_or(0)));
         }
         Walk::Done
     }
@@ -246,7 +272,10 @@ impl Planner<'_> {
     fn create(&mut self, ordinal: i64) -> Walk {
         let name = identity::pod_name(self.observed.set, ordinal);
         if let Some(foreign) = self.members.foreign.iter().find(|pod| identity::name(pod) == name) {
-            let message = format!("create Pod {name} in StatefulSet {} failed error: pods {name:?} already exists", identity::set_name(self.observed.set));
+            let message = format!(
+                "create Pod {name} in StatefulSet {} failed error: pods {name:?} already exists",
+                identity::set_name(self.observed.set)
+            );
             self.problems.push(Problem { reason: "FailedCreate", message });
             let owner = identity::uid(foreign).to_owned();
             self.look_again_after = Some(Duration::from_secs(5));
@@ -254,22 +283,35 @@ impl Planner<'_> {
         }
         for claim in claims::wanted(self.observed.set, ordinal) {
             match claims::find(self.observed, &claim) {
-                None => self.actions.push(Action::CreateClaim { claim: Box::new(claim), pod: name.clone() }),
-                Some(found) if found.metadata.deletion_timestamp.is_some() || claims::belongs_to_a_dead_pod(found, &name) => {
+                None => self
+                    .actions
+                    .push(Action::CreateClaim { claim: Box::new(claim), pod: name.clone() }),
+                Some(found)
+                    if found.metadata.deletion_timestamp.is_some()
+                        || claims::belongs_to_a_dead_pod(found, &name) =>
+                {
                     let claim = found.metadata.name.clone().unwrap_or_default();
                     if found.metadata.deletion_timestamp.is_some() {
                         let set = identity::set_name(self.observed.set);
-                        let message = format!("create Pod {name} in StatefulSet {set} failed error: pvc {claim} is being deleted");
+                        let message = format!(
+                            "create Pod {name} in StatefulSet {set} failed error: pvc {claim} is being deleted"
+                        );
                         self.problems.push(Problem { reason: "FailedCreate", message });
                     }
-                    self.actions.retain(|action| !matches!(action, Action::CreateClaim { pod, .. } if *pod == name));
+                    self.actions.retain(
+                        |action| !matches!(action, Action::CreateClaim { pod, .. } if *pod == name),
+                    );
                     return self.wait(format!("claim {claim} of the former pod {name} to be gone"));
                 }
                 Some(_) => {}
             }
         }
         let revision = self.revisions.for_new_pod(self.observed.set, ordinal);
-        self.actions.push(Action::CreatePod(Box::new(identity::new_pod(self.observed.set, revision, ordinal))));
+        self.actions.push(Action::CreatePod(Box::new(identity::new_pod(
+            self.observed.set,
+            revision,
+            ordinal,
+        ))));
         self.wait(format!("pod {name} to be made"))
     }
 
@@ -277,7 +319,10 @@ impl Planner<'_> {
     fn create_missing_claims(&mut self, ordinal: i64, pod: &Pod) {
         for claim in claims::wanted(self.observed.set, ordinal) {
             if claims::find(self.observed, &claim).is_none() {
-                self.actions.push(Action::CreateClaim { claim: Box::new(claim), pod: identity::name(pod).to_owned() });
+                self.actions.push(Action::CreateClaim {
+                    claim: Box::new(claim),
+                    pod: identity::name(pod).to_owned(),
+                });
             }
         }
     }
@@ -286,7 +331,11 @@ impl Planner<'_> {
     fn mend(&mut self, ordinal: i64, pod: &Pod) {
         let labels = identity::missing_labels(pod, ordinal);
         if !labels.is_empty() {
-            self.actions.push(Action::UpdatePodIdentity { name: identity::name(pod).to_owned(), uid: identity::uid(pod).to_owned(), labels });
+            self.actions.push(Action::UpdatePodIdentity {
+                name: identity::name(pod).to_owned(),
+                uid: identity::uid(pod).to_owned(),
+                labels,
+            });
         }
         self.own_claims(ordinal, pod, false);
     }
@@ -311,7 +360,10 @@ impl Planner<'_> {
                 continue;
             }
             let is_first_unhealthy = first_unhealthy.as_deref() == Some(identity::uid(pod));
-            if monotonic && !(status::is_ready(pod) && self.is_available(pod)) && !is_first_unhealthy {
+            if monotonic
+                && !(status::is_ready(pod) && self.is_available(pod))
+                && !is_first_unhealthy
+            {
                 return self.wait(format!("pod {name} to be Ready before the scale-down goes on: a pod below it is not healthy"));
             }
             self.own_claims(*ordinal, pod, true);
@@ -325,8 +377,15 @@ impl Planner<'_> {
 
     /// The uid of the lowest pod that is not healthy.
     fn first_unhealthy(&self) -> Option<String> {
-        let all = self.members.replicas.iter().filter_map(|(_, pod)| *pod).chain(self.members.condemned.iter().map(|(_, pod)| *pod));
-        all.into_iter().find(|pod| !status::is_healthy(pod)).map(|pod| identity::uid(pod).to_owned())
+        let all = self
+            .members
+            .replicas
+            .iter()
+            .filter_map(|(_, pod)| *pod)
+            .chain(self.members.condemned.iter().map(|(_, pod)| *pod));
+        all.into_iter()
+            .find(|pod| !status::is_healthy(pod))
+            .map(|pod| identity::uid(pod).to_owned())
     }
 }
 

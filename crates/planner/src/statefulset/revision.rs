@@ -37,10 +37,14 @@ impl Choice {
     pub(super) fn for_new_pod(&self, set: &StatefulSet, ordinal: i64) -> &Template {
         let strategy = set.spec.update_strategy.as_ref();
         let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
-        let is_rolling = strategy.and_then(|strategy| strategy.type_.as_deref()).is_none_or(|kind| kind == "RollingUpdate");
+        let is_rolling = strategy
+            .and_then(|strategy| strategy.type_.as_deref())
+            .is_none_or(|kind| kind == "RollingUpdate");
         let below = match rolling {
             Some(rolling) => i64::from(rolling.partition.unwrap_or(0)),
-            None if is_rolling => set.status.as_ref().and_then(|status| status.current_replicas).unwrap_or(0).into(),
+            None if is_rolling => {
+                set.status.as_ref().and_then(|status| status.current_replicas).unwrap_or(0).into()
+            }
             None => 0,
         };
         if ordinal < identity::start(set) + below { &self.current } else { &self.update }
@@ -59,8 +63,13 @@ pub(super) fn data(set: &StatefulSet) -> Value {
 /// FNV-1 (not 1a), 32 bit, over the data and the collision count, as a safe word.
 pub(super) fn hash(data: &Value, collision_count: i32) -> String {
     let text = format!("{data}{collision_count}");
-    let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| hash.wrapping_mul(0x0100_0193) ^ u32::from(byte));
-    hash.to_string().bytes().map(|byte| ALPHABET[usize::from(byte) % ALPHABET.len()] as char).collect()
+    let hash = text
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| hash.wrapping_mul(0x0100_0193) ^ u32::from(byte));
+    hash.to_string()
+        .bytes()
+        .map(|byte| ALPHABET[usize::from(byte) % ALPHABET.len()] as char)
+        .collect()
 }
 
 fn revision_name(set: &StatefulSet, hash: &str) -> String {
@@ -69,7 +78,8 @@ fn revision_name(set: &StatefulSet, hash: &str) -> String {
 }
 
 fn is_own(set: &StatefulSet, revision: &ControllerRevision) -> bool {
-    controller(&revision.metadata).is_some_and(|owner| Some(&owner.uid) == set.metadata.uid.as_ref())
+    controller(&revision.metadata)
+        .is_some_and(|owner| Some(&owner.uid) == set.metadata.uid.as_ref())
 }
 
 /// The template that a revision's data holds.
@@ -88,17 +98,20 @@ fn holds(revision: &ControllerRevision, template: &PodTemplateSpec) -> bool {
 pub(super) fn choose(observed: &Observed<'_>) -> Choice {
     let set = observed.set;
     let template = set.spec.template.clone();
-    let mut own: Vec<&ControllerRevision> = observed.revisions.iter().filter(|revision| is_own(set, revision)).collect();
+    let mut own: Vec<&ControllerRevision> =
+        observed.revisions.iter().filter(|revision| is_own(set, revision)).collect();
     own.sort_by(|a, b| (a.revision, &a.metadata.name).cmp(&(b.revision, &b.metadata.name)));
     let next_number = own.last().map_or(1, |revision| revision.revision.unwrap_or(0) + 1);
-    let mut collision_count = set.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0);
+    let mut collision_count =
+        set.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0);
     let mut actions = Vec::new();
     let update = match own.iter().rev().find(|revision| holds(revision, &template)) {
         Some(found) => {
             let name = found.metadata.name.clone().unwrap_or_default();
             if found.revision != Some(next_number - 1) {
                 // Back to an older template: it becomes the newest again.
-                actions.push(Action::RenumberRevision { name: name.clone(), revision: next_number });
+                actions
+                    .push(Action::RenumberRevision { name: name.clone(), revision: next_number });
             }
             name
         }
@@ -106,18 +119,28 @@ pub(super) fn choose(observed: &Observed<'_>) -> Choice {
             let data = data(set);
             let name = loop {
                 let name = revision_name(set, &hash(&data, collision_count));
-                let taken = observed.revisions.iter().any(|revision| revision.metadata.name.as_ref() == Some(&name));
+                let taken = observed
+                    .revisions
+                    .iter()
+                    .any(|revision| revision.metadata.name.as_ref() == Some(&name));
                 if !taken {
                     break name;
                 }
                 collision_count = collision_count.saturating_add(1);
             };
-            actions.push(Action::CreateRevision(Box::new(new_revision(set, data, &name, next_number, collision_count))));
+            actions.push(Action::CreateRevision(Box::new(new_revision(
+                set,
+                data,
+                &name,
+                next_number,
+                collision_count,
+            ))));
             name
         }
     };
     let update = Template { revision: update, template };
-    let wanted = set.status.as_ref().and_then(|status| status.current_revision.clone()).unwrap_or_default();
+    let wanted =
+        set.status.as_ref().and_then(|status| status.current_revision.clone()).unwrap_or_default();
     let current = own
         .iter()
         .find(|revision| revision.metadata.name.as_deref() == Some(&wanted))
@@ -126,7 +149,13 @@ pub(super) fn choose(observed: &Observed<'_>) -> Choice {
     Choice { update, current, collision_count, actions }
 }
 
-fn new_revision(set: &StatefulSet, data: Value, name: &str, number: i64, collision_count: i32) -> ControllerRevision {
+fn new_revision(
+    set: &StatefulSet,
+    data: Value,
+    name: &str,
+    number: i64,
+    collision_count: i32,
+) -> ControllerRevision {
     let template = set.spec.template.metadata.as_ref();
     let mut labels = template.and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
     labels.insert(HASH_LABEL.to_owned(), hash(&data, collision_count));
@@ -145,7 +174,11 @@ fn new_revision(set: &StatefulSet, data: Value, name: &str, number: i64, collisi
 }
 
 /// Old revisions beyond the limit that nobody lives by.
-pub(super) fn superfluous(observed: &Observed<'_>, members: &Membership<'_>, choice: &Choice) -> Vec<Action> {
+pub(super) fn superfluous(
+    observed: &Observed<'_>,
+    members: &Membership<'_>,
+    choice: &Choice,
+) -> Vec<Action> {
     let set = observed.set;
     let limit = set.spec.revision_history_limit.unwrap_or(10);
     let Ok(limit) = usize::try_from(limit) else { return Vec::new() };
@@ -162,5 +195,10 @@ pub(super) fn superfluous(observed: &Observed<'_>, members: &Membership<'_>, cho
         .collect();
     old.sort_by_key(|revision| revision.revision);
     let surplus = old.len().saturating_sub(limit);
-    old.iter().take(surplus).map(|revision| Action::DeleteRevision { name: revision.metadata.name.clone().unwrap_or_default() }).collect()
+    old.iter()
+        .take(surplus)
+        .map(|revision| Action::DeleteRevision {
+            name: revision.metadata.name.clone().unwrap_or_default(),
+        })
+        .collect()
 }

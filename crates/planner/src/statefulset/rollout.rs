@@ -14,8 +14,14 @@ impl Planner<'_> {
         }
         let rolling = strategy.rolling_update.unwrap_or_default();
         let partition = usize::try_from(rolling.partition.unwrap_or(0)).unwrap_or(0);
-        let at_most = rolling.max_unavailable.map_or(1, |maximum| resolve(&maximum, self.members.replicas.len()));
-        if at_most > 1 { self.rollout_in_batches(partition, at_most) } else { self.rollout_one_by_one(partition) }
+        let at_most = rolling
+            .max_unavailable
+            .map_or(1, |maximum| resolve(&maximum, self.members.replicas.len()));
+        if at_most > 1 {
+            self.rollout_in_batches(partition, at_most)
+        } else {
+            self.rollout_one_by_one(partition)
+        }
     }
 
     fn is_old(&self, pod: &Pod) -> bool {
@@ -46,8 +52,16 @@ impl Planner<'_> {
         let slots: Vec<Option<&Pod>> = self.members.replicas.iter().map(|(_, pod)| *pod).collect();
         let up = |planner: &Self, pod: &Pod| status::is_healthy(pod) && planner.is_available(pod);
         let unavailable = slots.iter().filter(|pod| pod.is_none_or(|pod| !up(self, pod))).count();
-        let outdated: Vec<&Pod> = slots.iter().skip(partition).rev().flatten().copied().filter(|pod| self.is_old(pod) && pod.metadata.deletion_timestamp.is_none()).collect();
-        let (available, broken): (Vec<&Pod>, Vec<&Pod>) = outdated.into_iter().partition(|pod| up(self, pod));
+        let outdated: Vec<&Pod> = slots
+            .iter()
+            .skip(partition)
+            .rev()
+            .flatten()
+            .copied()
+            .filter(|pod| self.is_old(pod) && pod.metadata.deletion_timestamp.is_none())
+            .collect();
+        let (available, broken): (Vec<&Pod>, Vec<&Pod>) =
+            outdated.into_iter().partition(|pod| up(self, pod));
         let allowed = at_most.saturating_sub(unavailable);
         let mut lost = 0;
         for pod in broken.into_iter().chain(available.into_iter().take(allowed)) {
@@ -58,7 +72,8 @@ impl Planner<'_> {
     }
 
     fn is_current(&self, pod: &Pod) -> bool {
-        pod.metadata.labels.as_ref().and_then(|labels| labels.get(REVISION_LABEL)) == Some(&self.revisions.current.revision)
+        pod.metadata.labels.as_ref().and_then(|labels| labels.get(REVISION_LABEL))
+            == Some(&self.revisions.current.revision)
     }
 }
 
@@ -66,7 +81,10 @@ impl Planner<'_> {
 fn resolve(maximum: &IntOrString, replicas: usize) -> usize {
     let number = match maximum {
         IntOrString::Int(number) => usize::try_from(*number).unwrap_or(1),
-        IntOrString::String(text) => text.trim_end_matches('%').parse::<usize>().map_or(1, |percent| replicas * percent / 100),
+        IntOrString::String(text) => text
+            .trim_end_matches('%')
+            .parse::<usize>()
+            .map_or(1, |percent| replicas * percent / 100),
     };
     number.max(1)
 }

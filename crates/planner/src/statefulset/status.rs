@@ -18,7 +18,8 @@ fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
 
 /// Running and Ready.
 pub(super) fn is_ready(pod: &Pod) -> bool {
-    phase(pod) == "Running" && ready_condition(pod).is_some_and(|condition| condition.status == "True")
+    phase(pod) == "Running"
+        && ready_condition(pod).is_some_and(|condition| condition.status == "True")
 }
 
 /// Ready for so long.
@@ -27,7 +28,11 @@ pub(super) fn is_available(pod: &Pod, min_ready_seconds: u64, now: Timestamp) ->
         return false;
     }
     let since = ready_condition(pod).and_then(|condition| condition.last_transition_time.as_ref());
-    min_ready_seconds == 0 || since.is_some_and(|since| now.as_second().saturating_sub(since.0.as_second()) >= i64::try_from(min_ready_seconds).unwrap_or(i64::MAX))
+    min_ready_seconds == 0
+        || since.is_some_and(|since| {
+            now.as_second().saturating_sub(since.0.as_second())
+                >= i64::try_from(min_ready_seconds).unwrap_or(i64::MAX)
+        })
 }
 
 /// Ready, and not about to go.
@@ -36,14 +41,26 @@ pub(super) fn is_healthy(pod: &Pod) -> bool {
 }
 
 /// The status of what is seen. `lost_current` pods of the current revision are being deleted by this very plan.
-pub(super) fn status(observed: &Observed<'_>, members: &Membership<'_>, choice: &Choice, lost_current: i32) -> StatefulSetStatus {
+pub(super) fn status(
+    observed: &Observed<'_>,
+    members: &Membership<'_>,
+    choice: &Choice,
+    lost_current: i32,
+) -> StatefulSetStatus {
     let set = observed.set;
-    let min_ready = set.spec.min_ready_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
-    let count = |test: &dyn Fn(&Pod) -> bool| i32::try_from(members.pods().filter(|pod| test(pod)).count()).unwrap_or(i32::MAX);
+    let min_ready =
+        set.spec.min_ready_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
+    let count = |test: &dyn Fn(&Pod) -> bool| {
+        i32::try_from(members.pods().filter(|pod| test(pod)).count()).unwrap_or(i32::MAX)
+    };
     let created = |pod: &Pod| !phase(pod).is_empty();
     let of = |revision: &str| {
         let revision = revision.to_owned();
-        move |pod: &Pod| pod.metadata.deletion_timestamp.is_none() && pod.metadata.labels.as_ref().and_then(|labels| labels.get(REVISION_LABEL)) == Some(&revision)
+        move |pod: &Pod| {
+            pod.metadata.deletion_timestamp.is_none()
+                && pod.metadata.labels.as_ref().and_then(|labels| labels.get(REVISION_LABEL))
+                    == Some(&revision)
+        }
     };
     let (current_of, updated_of) = (of(&choice.current.revision), of(&choice.update.revision));
     let positive = |number: i32| (number > 0).then_some(number);
@@ -54,7 +71,11 @@ pub(super) fn status(observed: &Observed<'_>, members: &Membership<'_>, choice: 
     let mut current_revision = choice.current.revision.clone();
     let strategy = set.spec.update_strategy.as_ref().and_then(|strategy| strategy.type_.as_deref());
     let is_rolling = strategy.is_none_or(|kind| kind == "RollingUpdate");
-    if is_rolling && updated == replicas && ready == replicas && i64::from(replicas) == identity::replicas(set) {
+    if is_rolling
+        && updated == replicas
+        && ready == replicas
+        && i64::from(replicas) == identity::replicas(set)
+    {
         current = updated;
         current_revision.clone_from(&choice.update.revision);
     }

@@ -75,17 +75,32 @@ impl World {
         if revisions.is_empty() {
             revisions.push(revision_of(&self.set, "v1", 1));
         }
-        plan(&Observed { set: &self.set, revisions: &revisions, pods: &self.pods, claims: &self.claims, now: Timestamp::from_second(100).unwrap() })
+        plan(&Observed {
+            set: &self.set,
+            revisions: &revisions,
+            pods: &self.pods,
+            claims: &self.claims,
+            now: Timestamp::from_second(100).unwrap(),
+        })
     }
 }
 
 fn words(plan: &Plan) -> String {
     let short = |action: &Action| match action {
-        Action::CreatePod(pod) => format!("+{}@{}", identity::name(pod), pod.spec.as_ref().unwrap().containers[0].image.as_deref().unwrap()),
+        Action::CreatePod(pod) => format!(
+            "+{}@{}",
+            identity::name(pod),
+            pod.spec.as_ref().unwrap().containers[0].image.as_deref().unwrap()
+        ),
         Action::DeletePod { name, .. } => format!("-{name}"),
-        Action::CreateClaim { claim, .. } => format!("+claim {}", claim.metadata.name.as_deref().unwrap()),
+        Action::CreateClaim { claim, .. } => {
+            format!("+claim {}", claim.metadata.name.as_deref().unwrap())
+        }
         Action::UpdatePodIdentity { name, .. } => format!("mend {name}"),
-        Action::UpdateClaimOwners { name, owners, .. } => format!("own {name} by {}", owners.iter().map(|owner| owner.kind.as_str()).collect::<Vec<_>>().join("+")),
+        Action::UpdateClaimOwners { name, owners, .. } => format!(
+            "own {name} by {}",
+            owners.iter().map(|owner| owner.kind.as_str()).collect::<Vec<_>>().join("+")
+        ),
         Action::AdoptPod { name, .. } => format!("adopt {name}"),
         Action::ReleasePod { name, .. } => format!("release {name}"),
         Action::CreateRevision(_) => "+revision".to_owned(),
@@ -144,15 +159,27 @@ fn a_pod_that_ended_is_deleted_once_and_replaced_later() {
     check(2, json!({}), &["0:succeeded"], "-web-0");
     check(2, parallel(), &["0:failed"], "-web-0 +claim data-web-1 +web-1@v1");
     let mut world = World::new(set(1, json!({})), &["0:failed"]);
-    world.pods[0].metadata.deletion_timestamp = pod(&world.set, "0:dying").metadata.deletion_timestamp;
+    world.pods[0].metadata.deletion_timestamp =
+        pod(&world.set, "0:dying").metadata.deletion_timestamp;
     assert_eq!(words(&world.plan()), "");
 }
 
 /// T8.
 #[test]
 fn no_replicas_are_none_but_the_revision_exists() {
-    let world = World { set: set(0, json!({})), pods: Vec::new(), claims: Vec::new(), revisions: Vec::new() };
-    let plan = plan(&Observed { set: &world.set, revisions: &[], pods: &[], claims: &[], now: Timestamp::UNIX_EPOCH });
+    let world = World {
+        set: set(0, json!({})),
+        pods: Vec::new(),
+        claims: Vec::new(),
+        revisions: Vec::new(),
+    };
+    let plan = plan(&Observed {
+        set: &world.set,
+        revisions: &[],
+        pods: &[],
+        claims: &[],
+        now: Timestamp::UNIX_EPOCH,
+    });
     assert_eq!(words(&plan), "+revision");
     assert_eq!((plan.status.replicas, plan.status.available_replicas), (0, Some(0)));
     assert_eq!(plan.status.current_revision, plan.status.update_revision);
@@ -161,15 +188,35 @@ fn no_replicas_are_none_but_the_revision_exists() {
 /// T9, T10.
 #[test]
 fn ordinals_may_start_anywhere() {
-    check(2, json!({"spec": {"ordinals": {"start": 5}}}), &["5:ready"], "+claim data-web-6 +web-6@v1");
-    check(3, json!({"spec": {"ordinals": {"start": 2}}}), &["0:ready", "1:ready", "2:ready", "3:ready", "4:ready"], "-web-1");
+    check(
+        2,
+        json!({"spec": {"ordinals": {"start": 5}}}),
+        &["5:ready"],
+        "+claim data-web-6 +web-6@v1",
+    );
+    check(
+        3,
+        json!({"spec": {"ordinals": {"start": 2}}}),
+        &["0:ready", "1:ready", "2:ready", "3:ready", "4:ready"],
+        "-web-1",
+    );
 }
 
 /// T11.
 #[test]
 fn only_exact_names_are_replicas() {
     let web = set(1, json!({}));
-    for (name, wanted) in [("web-0", Some(0)), ("web-10", Some(10)), ("web-abc", None), ("web-01x", None), ("web-01", None), ("foo-0", None), ("web-1-0", None), ("web--1", None), ("web-99999999999", None)] {
+    for (name, wanted) in [
+        ("web-0", Some(0)),
+        ("web-10", Some(10)),
+        ("web-abc", None),
+        ("web-01x", None),
+        ("web-01", None),
+        ("foo-0", None),
+        ("web-1-0", None),
+        ("web--1", None),
+        ("web-99999999999", None),
+    ] {
         assert_eq!(identity::ordinal(&web, name), wanted, "{name}");
     }
 }
@@ -187,23 +234,51 @@ fn a_pending_pod_gets_its_lost_claim_back() {
 fn no_pod_is_made_on_a_claim_that_is_going() {
     let mut world = World::new(set(1, json!({})), &["0:ready"]);
     world.pods.clear();
-    world.claims[0].metadata.owner_references = Some(vec![serde_json::from_value(json!({"apiVersion": "v1", "kind": "Pod", "name": "web-0", "uid": "old"})).unwrap()]);
+    world.claims[0].metadata.owner_references = Some(vec![
+        serde_json::from_value(
+            json!({"apiVersion": "v1", "kind": "Pod", "name": "web-0", "uid": "old"}),
+        )
+        .unwrap(),
+    ]);
     assert_eq!(words(&world.plan()), "");
     assert!(world.plan().problems.is_empty());
-    world.claims[0].metadata.deletion_timestamp = Some(serde_json::from_value(json!("1970-01-01T00:00:10Z")).unwrap());
-    assert_eq!(world.plan().problems[0].message, "create Pod web-0 in StatefulSet web failed error: pvc data-web-0 is being deleted");
+    world.claims[0].metadata.deletion_timestamp =
+        Some(serde_json::from_value(json!("1970-01-01T00:00:10Z")).unwrap());
+    assert_eq!(
+        world.plan().problems[0].message,
+        "create Pod web-0 in StatefulSet web failed error: pvc data-web-0 is being deleted"
+    );
 }
 
 /// T15, T16, T17, T18.
 #[test]
 fn a_new_pod_has_its_identity_and_its_claims() {
     let change = json!({"spec": {"template": {"spec": {"hostname": "x", "volumes": [{"name": "data", "emptyDir": {}}, {"name": "other", "emptyDir": {}}]}}}});
-    let world = World { set: set(1, change), pods: vec![], claims: vec![serde_json::from_value(json!({"metadata": {"name": "data-web-0", "labels": {"mine": "yes"}}})).unwrap()], revisions: vec![] };
+    let world = World {
+        set: set(1, change),
+        pods: vec![],
+        claims: vec![
+            serde_json::from_value(
+                json!({"metadata": {"name": "data-web-0", "labels": {"mine": "yes"}}}),
+            )
+            .unwrap(),
+        ],
+        revisions: vec![],
+    };
     let plan = world.plan();
     let Some(Action::CreatePod(pod)) = plan.actions.last() else { panic!("{plan:?}") };
     let spec = pod.spec.as_ref().unwrap();
-    assert_eq!((spec.hostname.as_deref(), spec.subdomain.as_deref()), (Some("web-0"), Some("nginx")));
-    let volumes: Vec<(&str, bool)> = spec.volumes.as_ref().unwrap().iter().map(|v| (v.name.as_str(), v.persistent_volume_claim.is_some())).collect();
+    assert_eq!(
+        (spec.hostname.as_deref(), spec.subdomain.as_deref()),
+        (Some("web-0"), Some("nginx"))
+    );
+    let volumes: Vec<(&str, bool)> = spec
+        .volumes
+        .as_ref()
+        .unwrap()
+        .iter()
+        .map(|v| (v.name.as_str(), v.persistent_volume_claim.is_some()))
+        .collect();
     assert_eq!(volumes, [("data", true), ("other", false)]);
     assert!(!words(&plan).contains("claim"), "an existing claim is used as it is");
     let claim = &claims::wanted(&world.set, 0)[0];
@@ -242,7 +317,12 @@ fn scale_down_goes_from_the_highest_and_waits() {
 /// T31.
 #[test]
 fn a_parallel_set_scales_down_at_once() {
-    check(2, parallel(), &["0:ready", "1:unready", "2:ready", "3:unready", "4:ready"], "-web-4 -web-3 -web-2");
+    check(
+        2,
+        parallel(),
+        &["0:ready", "1:unready", "2:ready", "3:unready", "4:ready"],
+        "-web-4 -web-3 -web-2",
+    );
 }
 
 /// T35, T36, T40, T42.
@@ -251,16 +331,37 @@ fn claims_are_owned_as_the_policy_says() {
     let policy = |deleted: &str, scaled: &str| json!({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenDeleted": deleted, "whenScaled": scaled}}});
     let pods = ["0:ready", "1:ready"];
     check(1, policy("Retain", "Retain"), &pods, "-web-1");
-    check(1, policy("Delete", "Retain"), &pods, "own data-web-0 by StatefulSet own data-web-1 by StatefulSet -web-1");
+    check(
+        1,
+        policy("Delete", "Retain"),
+        &pods,
+        "own data-web-0 by StatefulSet own data-web-1 by StatefulSet -web-1",
+    );
     check(1, policy("Retain", "Delete"), &pods, "own data-web-1 by Pod -web-1");
-    check(1, policy("Delete", "Delete"), &pods, "own data-web-0 by StatefulSet own data-web-1 by Pod -web-1");
+    check(
+        1,
+        policy("Delete", "Delete"),
+        &pods,
+        "own data-web-0 by StatefulSet own data-web-1 by Pod -web-1",
+    );
 }
 
 /// T44.
 #[test]
 fn a_claim_with_another_controller_is_never_touched() {
-    let mut world = World::new(set(1, json!({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Delete"}}})), &["0:ready"]);
-    world.claims[0].metadata.owner_references = Some(vec![serde_json::from_value(json!({"apiVersion": "v1", "kind": "X", "name": "x", "uid": "x", "controller": true})).unwrap()]);
+    let mut world = World::new(
+        set(
+            1,
+            json!({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Delete"}}}),
+        ),
+        &["0:ready"],
+    );
+    world.claims[0].metadata.owner_references = Some(vec![
+        serde_json::from_value(
+            json!({"apiVersion": "v1", "kind": "X", "name": "x", "uid": "x", "controller": true}),
+        )
+        .unwrap(),
+    ]);
     assert_eq!(words(&world.plan()), "");
     assert_eq!(world.plan().problems[0].reason, "ConflictingController");
 }
@@ -286,13 +387,21 @@ fn an_update_goes_from_the_highest_one_at_a_time() {
 fn more_may_be_unavailable_if_the_set_says_so() {
     let batch = |maximum: Value, policy: &str| {
         let mut change = image("v2");
-        merge(&mut change, json!({"spec": {"podManagementPolicy": policy, "updateStrategy": {"rollingUpdate": {"maxUnavailable": maximum}}}}));
+        merge(
+            &mut change,
+            json!({"spec": {"podManagementPolicy": policy, "updateStrategy": {"rollingUpdate": {"maxUnavailable": maximum}}}}),
+        );
         change
     };
     let five = ["0:ready", "1:ready", "2:ready", "3:ready", "4:ready"];
     check(5, batch(json!(2), "OrderedReady"), &five, "+revision -web-4 -web-3");
     check(5, batch(json!("50%"), "OrderedReady"), &five, "+revision -web-4 -web-3");
-    check(5, batch(json!(2), "Parallel"), &["0:ready", "1:unready", "2:ready", "3:ready", "4:ready"], "+revision -web-1 -web-4");
+    check(
+        5,
+        batch(json!(2), "Parallel"),
+        &["0:ready", "1:unready", "2:ready", "3:ready", "4:ready"],
+        "+revision -web-1 -web-4",
+    );
 }
 
 /// T57, T58.
@@ -302,7 +411,10 @@ fn a_partition_keeps_lower_ordinals_at_the_current_revision() {
     merge(&mut change, json!({"spec": {"updateStrategy": {"rollingUpdate": {"partition": 2}}}}));
     let mut world = World::new(set(3, change), &["0:ready@v1", "2:ready@v2"]);
     world.revisions = vec![revision_of(&world.set, "v1", 1), revision_of(&world.set, "v2", 2)];
-    world.set.status = Some(StatefulSetStatus { current_revision: world.revisions[0].metadata.name.clone(), ..Default::default() });
+    world.set.status = Some(StatefulSetStatus {
+        current_revision: world.revisions[0].metadata.name.clone(),
+        ..Default::default()
+    });
     assert_eq!(words(&world.plan()), "+claim data-web-1 +web-1@v1");
     world.pods = vec![pod(&world.set, "0:ready@v1"), pod(&world.set, "1:ready@v1")];
     assert_eq!(words(&world.plan()), "+web-2@v2");
@@ -314,7 +426,10 @@ fn a_partition_keeps_lower_ordinals_at_the_current_revision() {
 #[test]
 fn on_delete_changes_only_what_is_deleted_by_hand() {
     let mut change = image("v2");
-    merge(&mut change, json!({"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}}));
+    merge(
+        &mut change,
+        json!({"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}}),
+    );
     let mut world = World::new(set(2, change), &["0:ready@v1", "1:ready@v1"]);
     world.revisions = vec![revision_of(&world.set, "v1", 1), revision_of(&world.set, "v2", 2)];
     assert_eq!(words(&world.plan()), "");
@@ -327,9 +442,15 @@ fn on_delete_changes_only_what_is_deleted_by_hand() {
 fn the_status_counts_truly_and_completes_an_update() {
     let mut world = World::new(set(3, image("v2")), &["0:ready@v2", "1:ready@v2", "2:dying@v2"]);
     world.revisions = vec![revision_of(&world.set, "v1", 1), revision_of(&world.set, "v2", 2)];
-    world.set.status = Some(StatefulSetStatus { current_revision: world.revisions[0].metadata.name.clone(), ..Default::default() });
+    world.set.status = Some(StatefulSetStatus {
+        current_revision: world.revisions[0].metadata.name.clone(),
+        ..Default::default()
+    });
     let status = world.plan().status;
-    assert_eq!((status.replicas, status.ready_replicas, status.updated_replicas, status.current_replicas), (3, Some(3), Some(2), None));
+    assert_eq!(
+        (status.replicas, status.ready_replicas, status.updated_replicas, status.current_replicas),
+        (3, Some(3), Some(2), None)
+    );
     assert_ne!(status.current_revision, status.update_revision);
     world.pods[2] = pod(&world.set, "2:ready@v2");
     let status = world.plan().status;
@@ -342,7 +463,10 @@ fn the_status_counts_truly_and_completes_an_update() {
 fn a_pod_counts_as_available_only_after_its_time() {
     let mut world = World::new(set(2, json!({"spec": {"minReadySeconds": 200}})), &["0:ready"]);
     let plan = world.plan();
-    assert_eq!((words(&plan).as_str(), plan.status.available_replicas, plan.look_again_after), ("", Some(0), Some(Duration::from_secs(201))));
+    assert_eq!(
+        (words(&plan).as_str(), plan.status.available_replicas, plan.look_again_after),
+        ("", Some(0), Some(Duration::from_secs(201)))
+    );
     world.set.spec.min_ready_seconds = Some(50);
     assert_eq!(words(&world.plan()), "+claim data-web-1 +web-1@v1");
 }
@@ -350,7 +474,10 @@ fn a_pod_counts_as_available_only_after_its_time() {
 /// T93.
 #[test]
 fn a_dying_set_does_nothing() {
-    let world = World::new(set(3, json!({"metadata": {"deletionTimestamp": "1970-01-01T00:00:10Z"}})), &["0:ready"]);
+    let world = World::new(
+        set(3, json!({"metadata": {"deletionTimestamp": "1970-01-01T00:00:10Z"}})),
+        &["0:ready"],
+    );
     assert_eq!(words(&world.plan()), "");
 }
 
@@ -369,13 +496,22 @@ fn orphans_that_match_are_adopted_and_strangers_released() {
 #[test]
 fn a_revision_is_named_by_upstreams_hash() {
     assert_ne!(revision::hash(&json!({}), 0), revision::hash(&json!({}), 1));
-    assert!(revision::hash(&json!({"a": 1}), 0).bytes().all(|b| b"bcdfghjklmnpqrstvwxz2456789".contains(&b)));
+    assert!(
+        revision::hash(&json!({"a": 1}), 0)
+            .bytes()
+            .all(|b| b"bcdfghjklmnpqrstvwxz2456789".contains(&b))
+    );
 }
 
 /// T111, T113.
 #[test]
 fn an_older_template_is_renumbered_and_old_history_cut() {
-    let mut world = World::new(set(1, json!({"spec": {"revisionHistoryLimit": 1}})), &["0:ready@v1"]);
-    world.revisions = vec![revision_of(&world.set, "v1", 1), revision_of(&world.set, "v2", 2), revision_of(&world.set, "v3", 3)];
+    let mut world =
+        World::new(set(1, json!({"spec": {"revisionHistoryLimit": 1}})), &["0:ready@v1"]);
+    world.revisions = vec![
+        revision_of(&world.set, "v1", 1),
+        revision_of(&world.set, "v2", 2),
+        revision_of(&world.set, "v3", 3),
+    ];
     assert_eq!(words(&world.plan()), "renumber 4 -revision");
 }

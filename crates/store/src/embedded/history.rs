@@ -20,7 +20,11 @@ impl Snapshot {
             Some(key) if key.as_ref() >= prefix => Excluded(key.clone()),
             _ => Included(Key::from(prefix)),
         };
-        let mut found = self.entries.range((start, Unbounded)).map(|(_, entry)| entry).take_while(|entry| entry.key.starts_with(prefix));
+        let mut found = self
+            .entries
+            .range((start, Unbounded))
+            .map(|(_, entry)| entry)
+            .take_while(|entry| entry.key.starts_with(prefix));
         let limit = if page.limit == 0 { usize::MAX } else { page.limit };
         let entries: Vec<Entry> = found.by_ref().take(limit).cloned().collect();
         Listing { entries, revision: self.revision, remaining: found.count() }
@@ -40,7 +44,13 @@ pub(super) struct History {
 
 impl History {
     pub(super) fn new(state: Snapshot, options: Options) -> History {
-        History { options, events: VecDeque::new(), oldest: state.revision, newest: state.revision, states: VecDeque::from([state]) }
+        History {
+            options,
+            events: VecDeque::new(),
+            oldest: state.revision,
+            newest: state.revision,
+            states: VecDeque::from([state]),
+        }
     }
 
     pub(super) fn extend(&mut self, events: impl IntoIterator<Item = Arc<Event>>, state: Snapshot) {
@@ -62,7 +72,11 @@ impl History {
     }
 
     /// Up to `limit` events after a revision, and the revision up to which they tell everything.
-    pub(super) fn events_after(&self, revision: Revision, limit: usize) -> Result<(Vec<Arc<Event>>, Revision), StoreError> {
+    pub(super) fn events_after(
+        &self,
+        revision: Revision,
+        limit: usize,
+    ) -> Result<(Vec<Arc<Event>>, Revision), StoreError> {
         if revision > self.newest {
             return Err(StoreError::Future { asked: revision, newest: self.newest });
         }
@@ -81,12 +95,12 @@ impl History {
             return Err(StoreError::Future { asked: revision, newest: self.newest });
         }
         // States are kept per commit: the one wanted is exactly there or was never shown to anybody.
-        self.states
-            .iter()
-            .rev()
-            .find(|state| state.revision == revision)
-            .cloned()
-            .ok_or(StoreError::Compacted { asked: revision, oldest: self.states.front().map_or(self.newest, |state| state.revision) })
+        self.states.iter().rev().find(|state| state.revision == revision).cloned().ok_or(
+            StoreError::Compacted {
+                asked: revision,
+                oldest: self.states.front().map_or(self.newest, |state| state.revision),
+            },
+        )
     }
 
     pub(super) fn compact(&mut self, through: Revision) -> Result<(), StoreError> {

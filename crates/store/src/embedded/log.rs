@@ -38,7 +38,9 @@ pub enum OpenError {
     #[error("{0}")]
     InUse(String),
     /// It was written by a newer version.
-    #[error("the store in {folder} has layout {found}, this version knows {LAYOUT}: use the newer version that wrote it")]
+    #[error(
+        "the store in {folder} has layout {found}, this version knows {LAYOUT}: use the newer version that wrote it"
+    )]
     Newer {
         /// Where.
         folder: String,
@@ -61,14 +63,19 @@ pub struct SqliteLog {
 impl SqliteLog {
     /// Opens (or makes) the log in `folder`.
     pub fn open(folder: &Path) -> Result<SqliteLog, OpenError> {
-        let io = |what: &str, error: &dyn std::fmt::Display| OpenError::Io(format!("{what} {}: {error}", folder.display()));
+        let io = |what: &str, error: &dyn std::fmt::Display| {
+            OpenError::Io(format!("{what} {}: {error}", folder.display()))
+        };
         std::fs::create_dir_all(folder).map_err(|error| io("make", &error))?;
         let lock = lock(folder)?;
-        let connection = Connection::open(folder.join("state.db")).map_err(|error| io("open the store in", &error))?;
+        let connection = Connection::open(folder.join("state.db"))
+            .map_err(|error| io("open the store in", &error))?;
         connection
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA temp_store = MEMORY;")
             .map_err(|error| io("open the store in", &error))?;
-        let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(|error| io("open the store in", &error))?;
+        let found: i64 = connection
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .map_err(|error| io("open the store in", &error))?;
         if found > LAYOUT {
             return Err(OpenError::Newer { folder: folder.display().to_string(), found });
         }
@@ -84,7 +91,9 @@ impl SqliteLog {
     fn try_append<'a>(&mut self, events: impl Iterator<Item = &'a Event>) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         {
-            let mut insert = transaction.prepare_cached("INSERT INTO log (revision, key, deleted, bytes) VALUES (?1, ?2, ?3, ?4)")?;
+            let mut insert = transaction.prepare_cached(
+                "INSERT INTO log (revision, key, deleted, bytes) VALUES (?1, ?2, ?3, ?4)",
+            )?;
             for event in events {
                 let revision = i64::try_from(event.entry.revision).unwrap_or(i64::MAX);
                 let deleted = event.kind == EventKind::Delete;
@@ -103,14 +112,22 @@ impl Log for SqliteLog {
 
     fn replay(&mut self) -> Result<(Vec<Record>, Revision), OpenError> {
         let read = || -> rusqlite::Result<(Vec<Record>, Revision)> {
-            let newest: Option<i64> = self.connection.query_row("SELECT max(revision) FROM log", [], |row| row.get(0)).optional()?.flatten();
+            let newest: Option<i64> = self
+                .connection
+                .query_row("SELECT max(revision) FROM log", [], |row| row.get(0))
+                .optional()?
+                .flatten();
             let mut rows = self.connection.prepare(
                 "SELECT key, revision, bytes FROM log JOIN (SELECT key AS k, max(revision) AS r FROM log GROUP BY key) ON key = k AND revision = r WHERE deleted = 0",
             )?;
             let records = rows
                 .query_map([], |row| {
                     let revision: i64 = row.get(1)?;
-                    Ok(Record { key: row.get(0)?, revision: revision.unsigned_abs(), bytes: row.get::<_, Vec<u8>>(2)?.into() })
+                    Ok(Record {
+                        key: row.get(0)?,
+                        revision: revision.unsigned_abs(),
+                        bytes: row.get::<_, Vec<u8>>(2)?.into(),
+                    })
                 })?
                 .collect::<rusqlite::Result<Vec<_>>>()?;
             Ok((records, newest.unwrap_or(0).unsigned_abs()))
@@ -134,18 +151,28 @@ impl Log for SqliteLog {
 fn lock(folder: &Path) -> Result<File, OpenError> {
     let path = folder.join("lock");
     let open = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-    let mut file = open.map_err(|error| OpenError::Io(format!("open {}: {error}", path.display())))?;
+    let mut file =
+        open.map_err(|error| OpenError::Io(format!("open {}: {error}", path.display())))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
             // The number is a courtesy; without it the message is still true.
             let _unread = file.read_to_string(&mut holder);
-            return Err(OpenError::InUse(format!("{} is in use by another server (process {})", folder.display(), holder.trim())));
+            return Err(OpenError::InUse(format!(
+                "{} is in use by another server (process {})",
+                folder.display(),
+                holder.trim()
+            )));
         }
-        Err(TryLockError::Error(error)) => return Err(OpenError::Io(format!("lock {}: {error}", path.display()))),
+        Err(TryLockError::Error(error)) => {
+            return Err(OpenError::Io(format!("lock {}: {error}", path.display())));
+        }
     }
-    let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
+    let written = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| write!(file, "{}", std::process::id()));
     written.map_err(|error| OpenError::Io(format!("write {}: {error}", path.display())))?;
     Ok(file)
 }

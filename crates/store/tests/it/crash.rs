@@ -26,27 +26,41 @@ fn is_whole(text: &str) -> bool {
 #[test]
 fn writer_process() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(async {
-        let store = std::sync::Arc::new(Embedded::open(folder.as_ref(), no_index(), Options::default()).unwrap());
-        let mut tasks = Vec::new();
-        for writer in 0..WRITERS {
-            let store = store.clone();
-            tasks.push(tokio::spawn(async move {
-                for number in 0u64.. {
-                    let key = format!("/{writer}/{}", number % 7);
-                    let expect = store.get(&key).await.unwrap().map_or(Expect::Absent, |entry| Expect::At(entry.revision));
-                    let text = value(writer, number);
-                    let entry = store.write(&key, Change::Put(Box::new(move |_| text.into())), expect).await.unwrap();
-                    let mut out = std::io::stdout().lock();
-                    writeln!(out, "\nack {} {key} {writer} {number}", entry.revision).unwrap();
-                    out.flush().unwrap();
-                }
-            }));
-        }
-        for task in tasks {
-            task.await.unwrap();
-        }
-    });
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(async {
+            let store = std::sync::Arc::new(
+                Embedded::open(folder.as_ref(), no_index(), Options::default()).unwrap(),
+            );
+            let mut tasks = Vec::new();
+            for writer in 0..WRITERS {
+                let store = store.clone();
+                tasks.push(tokio::spawn(async move {
+                    for number in 0u64.. {
+                        let key = format!("/{writer}/{}", number % 7);
+                        let expect = store
+                            .get(&key)
+                            .await
+                            .unwrap()
+                            .map_or(Expect::Absent, |entry| Expect::At(entry.revision));
+                        let text = value(writer, number);
+                        let entry = store
+                            .write(&key, Change::Put(Box::new(move |_| text.into())), expect)
+                            .await
+                            .unwrap();
+                        let mut out = std::io::stdout().lock();
+                        writeln!(out, "\nack {} {key} {writer} {number}", entry.revision).unwrap();
+                        out.flush().unwrap();
+                    }
+                }));
+            }
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
 }
 
 #[test]
@@ -60,14 +74,29 @@ fn nothing_acknowledged_is_lost_when_the_writer_is_killed() {
         runtime.block_on(async {
             let store = Embedded::open(folder.path(), no_index(), Options::default()).unwrap();
             for (key, (revision, text)) in &acknowledged {
-                let entry = store.get(key).await.unwrap().unwrap_or_else(|| panic!("round {round}: {key} is lost"));
-                assert!(entry.revision >= *revision, "round {round}: {key} is older than acknowledged");
+                let entry = store
+                    .get(key)
+                    .await
+                    .unwrap()
+                    .unwrap_or_else(|| panic!("round {round}: {key} is lost"));
+                assert!(
+                    entry.revision >= *revision,
+                    "round {round}: {key} is older than acknowledged"
+                );
                 if entry.revision == *revision {
-                    assert_eq!(entry.bytes.as_ref(), text.as_bytes(), "round {round}: {key} differs");
+                    assert_eq!(
+                        entry.bytes.as_ref(),
+                        text.as_bytes(),
+                        "round {round}: {key} differs"
+                    );
                 }
             }
             for entry in store.list("/", Page::default()).await.unwrap().entries {
-                assert!(is_whole(std::str::from_utf8(&entry.bytes).unwrap()), "round {round}: {} is torn", entry.key);
+                assert!(
+                    is_whole(std::str::from_utf8(&entry.bytes).unwrap()),
+                    "round {round}: {} is torn",
+                    entry.key
+                );
             }
             assert!(store.revision() >= highest, "round {round}: revisions went back");
             highest = store.revision();
@@ -91,7 +120,11 @@ fn write_and_kill(folder: &std::path::Path, after: usize) -> BTreeMap<String, (u
         let line = line.unwrap();
         let words: Vec<&str> = line.split(' ').collect();
         let ["ack", revision, key, writer, number] = words[..] else { continue };
-        let (Ok(revision), Ok(writer), Ok(number)) = (revision.parse(), writer.parse(), number.parse()) else { continue };
+        let (Ok(revision), Ok(writer), Ok(number)) =
+            (revision.parse(), writer.parse(), number.parse())
+        else {
+            continue;
+        };
         let place = newest.entry(key.to_owned()).or_default();
         if revision > place.0 {
             *place = (revision, value(writer, number));

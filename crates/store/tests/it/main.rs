@@ -1,4 +1,5 @@
 //! The store: conformance, a model, and sudden death.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod crash;
 mod model;
@@ -18,15 +19,22 @@ async fn the_store_in_memory_conforms() {
 #[tokio::test]
 async fn the_durable_store_conforms() {
     let folder = tempfile::tempdir().unwrap();
-    store::conformance::all(&Embedded::open(folder.path(), no_index(), Options::default()).unwrap()).await;
+    store::conformance::all(
+        &Embedded::open(folder.path(), no_index(), Options::default()).unwrap(),
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_store_is_open_once() {
     let folder = tempfile::tempdir().unwrap();
     let _first = Embedded::open(folder.path(), no_index(), Options::default()).unwrap();
-    let second = Embedded::open(folder.path(), no_index(), Options::default()).unwrap_err().to_string();
-    assert!(second.contains(&format!("is in use by another server (process {})", std::process::id())), "{second}");
+    let second =
+        Embedded::open(folder.path(), no_index(), Options::default()).unwrap_err().to_string();
+    assert!(
+        second.contains(&format!("is in use by another server (process {})", std::process::id())),
+        "{second}"
+    );
 }
 
 #[tokio::test]

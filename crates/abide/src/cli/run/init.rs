@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
-/// How long the server may take to become ready.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the server may take to become ready, the unpacking of images included.
+const START_TIMEOUT: Duration = Duration::from_secs(300);
 /// How often a server that died is started again before the run is given up.
 const RESTARTS: u32 = 10;
 
@@ -33,7 +33,8 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// Brings the cluster up, runs the command, and returns its exit status.
     pub(crate) fn run(self) -> Result<ExitCode> {
-        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("ask to die with the process outside")?;
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+            .context("ask to die with the process outside")?;
         let signals = super::Signals::hold_back()?;
         mount_file_systems(&self.place)?;
         let mut server = Server::start(&self)?;
@@ -70,9 +71,18 @@ impl Arguments {
 /// Makes our mounts private, `place` a memory file system, and `/proc` that of our process namespace.
 fn mount_file_systems(place: &Path) -> Result<()> {
     let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("make mounts private")?;
-    mount(Some("abide"), place, Some("tmpfs"), MsFlags::empty(), Some("mode=0700")).context("mount a memory file system")?;
-    mount(Some("proc"), "/proc", Some("proc"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, none).context("mount /proc")
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .context("make mounts private")?;
+    mount(Some("abide"), place, Some("tmpfs"), MsFlags::empty(), Some("mode=0700"))
+        .context("mount a memory file system")?;
+    mount(
+        Some("proc"),
+        "/proc",
+        Some("proc"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        none,
+    )
+    .context("mount /proc")
 }
 
 /// The server of this cluster.
@@ -85,7 +95,8 @@ struct Server {
 
 impl Server {
     fn start(arguments: &Arguments) -> Result<Server> {
-        let data_dir = arguments.cluster.data_dir.clone().unwrap_or_else(|| arguments.place.join("data"));
+        let data_dir =
+            arguments.cluster.data_dir.clone().unwrap_or_else(|| arguments.place.join("data"));
         let kubeconfig = arguments.place.join("kubeconfig");
         let pid = spawn(arguments, &data_dir, &kubeconfig)?;
         Ok(Server { pid, data_dir, kubeconfig, restarts: 0 })
@@ -95,7 +106,10 @@ impl Server {
     fn start_again(&mut self, arguments: &Arguments, code: i32) -> Result<()> {
         self.restarts += 1;
         if self.restarts > RESTARTS {
-            bail!("the server ended {RESTARTS} times, the last time with exit status {code}\n{}", end_of_log(&log_path(arguments)));
+            bail!(
+                "the server ended {RESTARTS} times, the last time with exit status {code}\n{}",
+                end_of_log(&log_path(arguments))
+            );
         }
         self.pid = spawn(arguments, &self.data_dir, &self.kubeconfig)?;
         Ok(())
@@ -109,10 +123,16 @@ fn log_path(arguments: &Arguments) -> PathBuf {
 /// Starts a server and waits until it is ready.
 fn spawn(arguments: &Arguments, data_dir: &Path, kubeconfig: &Path) -> Result<Pid> {
     let log_path = log_path(arguments);
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_path).with_context(|| format!("open {}", log_path.display()))?;
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&log_path)
+        .with_context(|| format!("open {}", log_path.display()))?;
     let notify_path = arguments.place.join("notify");
     match std::fs::remove_file(&notify_path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context("remove the old notify socket"),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).context("remove the old notify socket");
+        }
         _ => {}
     }
     let notify = UnixDatagram::bind(&notify_path).context("make a notify socket")?;

@@ -50,11 +50,19 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// The same, with paths that hold in any working directory.
     fn absolute(mut self) -> Result<Cluster> {
-        for path in self.images.iter_mut().chain(&mut self.image_store).chain(&mut self.data_dir).chain(&mut self.log) {
-            *path = std::path::absolute(&*path).with_context(|| format!("find {}", path.display()))?;
+        for path in self
+            .images
+            .iter_mut()
+            .chain(&mut self.image_store)
+            .chain(&mut self.data_dir)
+            .chain(&mut self.log)
+        {
+            *path =
+                std::path::absolute(&*path).with_context(|| format!("find {}", path.display()))?;
         }
         for image in &self.images {
-            std::fs::metadata(image).with_context(|| format!("read image archive {}", image.display()))?;
+            std::fs::metadata(image)
+                .with_context(|| format!("read image archive {}", image.display()))?;
         }
         Ok(self)
     }
@@ -62,8 +70,13 @@ impl Cluster {
     /// As flags, for the first process inside.
     fn flags(&self) -> Vec<std::ffi::OsString> {
         let mut flags: Vec<std::ffi::OsString> = Vec::new();
-        let stores = [("--image-store", &self.image_store), ("--data-dir", &self.data_dir), ("--log", &self.log)];
-        let given = stores.into_iter().filter_map(|(flag, path)| path.as_ref().map(|path| (flag, path)));
+        let stores = [
+            ("--image-store", &self.image_store),
+            ("--data-dir", &self.data_dir),
+            ("--log", &self.log),
+        ];
+        let given =
+            stores.into_iter().filter_map(|(flag, path)| path.as_ref().map(|path| (flag, path)));
         for (flag, path) in self.images.iter().map(|path| ("--image", path)).chain(given) {
             flags.extend([flag.into(), path.into()]);
         }
@@ -84,19 +97,30 @@ impl Arguments {
         let mut reaper = reaper::start(&executable, reader, &place)?;
 
         let signals = Signals::hold_back()?;
-        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC)
-            .context("make namespaces")?;
-        let status = start_init(&executable, &place, &cluster, &self.command).and_then(|mut init| {
-            signals.hand_on_to(init.id());
-            init.wait().context("wait for the cluster")
-        });
+        unshare(
+            CloneFlags::CLONE_NEWNS
+                | CloneFlags::CLONE_NEWNET
+                | CloneFlags::CLONE_NEWPID
+                | CloneFlags::CLONE_NEWIPC,
+        )
+        .context("make namespaces")?;
+        let status =
+            start_init(&executable, &place, &cluster, &self.command).and_then(|mut init| {
+                signals.hand_on_to(init.id());
+                init.wait().context("wait for the cluster")
+            });
         drop(life);
         reaper.wait().context("wait for the reaper")?;
         Ok(exit_code(status?))
     }
 }
 
-fn start_init(executable: &Path, place: &Path, cluster: &Cluster, command: &[String]) -> Result<Child> {
+fn start_init(
+    executable: &Path,
+    place: &Path,
+    cluster: &Cluster,
+    command: &[String],
+) -> Result<Child> {
     Command::new(executable)
         .arg("run-init")
         .arg("--place")
@@ -111,7 +135,8 @@ fn start_init(executable: &Path, place: &Path, cluster: &Cluster, command: &[Str
 /// A folder of our own. With a memory file system it is only the mount point.
 fn make_place() -> Result<PathBuf> {
     let template = std::env::temp_dir().join("abide-run-XXXXXX");
-    nix::unistd::mkdtemp(&template).with_context(|| format!("make a folder in {}", std::env::temp_dir().display()))
+    nix::unistd::mkdtemp(&template)
+        .with_context(|| format!("make a folder in {}", std::env::temp_dir().display()))
 }
 
 /// The cgroup under which everything of a run lives, relative to each hierarchy's root.

@@ -41,7 +41,8 @@ impl Arguments {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let mut nothing = Vec::new();
         std::io::stdin().read_to_end(&mut nothing).context("watch the sign of life")?;
-        let (_, never) = std::io::pipe().map(|(reader, writer)| (writer, reader)).context("make a pipe")?;
+        let (_, never) =
+            std::io::pipe().map(|(reader, writer)| (writer, reader)).context("make a pipe")?;
         for _ in 0..TRIES {
             end_first_process(&self.place);
             if remove(&self.place) {
@@ -66,10 +67,14 @@ fn pause(never: &PipeReader) {
 fn end_first_process(place: &Path) {
     let Ok(processes) = std::fs::read_dir("/proc") else { return };
     for process in processes.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok())
+        else {
+            continue;
+        };
         let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
         let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-        let ours = words.get(1) == Some(&b"run-init".as_slice()) && words.get(3) == Some(&place.as_os_str().as_encoded_bytes());
+        let ours = words.get(1) == Some(&b"run-init".as_slice())
+            && words.get(3) == Some(&place.as_os_str().as_encoded_bytes());
         if ours {
             // It may have ended meanwhile, which is what is wanted.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
