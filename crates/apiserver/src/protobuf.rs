@@ -23,6 +23,8 @@ enum Kind {
     /// From text to bytes.
     Blobs,
     Message(&'static [Field]),
+    /// What only a server writes: clients send it empty, and what they send is not taken.
+    Server,
 }
 
 /// Number, name, whether it repeats, what it holds.
@@ -40,13 +42,18 @@ const METADATA: &[Field] = &[
     (1, "name", false, Kind::Text),
     (2, "generateName", false, Kind::Text),
     (3, "namespace", false, Kind::Text),
+    (4, "selfLink", false, Kind::Server),
     (5, "uid", false, Kind::Text),
     (6, "resourceVersion", false, Kind::Text),
+    (7, "generation", false, Kind::Server),
     (8, "creationTimestamp", false, Kind::Time),
+    (9, "deletionTimestamp", false, Kind::Server),
+    (10, "deletionGracePeriodSeconds", false, Kind::Server),
     (11, "labels", true, Kind::Texts),
     (12, "annotations", true, Kind::Texts),
     (13, "ownerReferences", true, Kind::Message(OWNER)),
     (14, "finalizers", true, Kind::Text),
+    (17, "managedFields", true, Kind::Server),
 ];
 const PORT: &[Field] = &[
     (1, "name", false, Kind::Text),
@@ -64,13 +71,18 @@ const SERVICE_SPEC: &[Field] = &[
     (5, "externalIPs", true, Kind::Text),
     (7, "sessionAffinity", false, Kind::Text),
     (8, "loadBalancerIP", false, Kind::Text),
+    (9, "loadBalancerSourceRanges", true, Kind::Text),
     (10, "externalName", false, Kind::Text),
     (11, "externalTrafficPolicy", false, Kind::Text),
+    (12, "healthCheckNodePort", false, Kind::Int),
     (13, "publishNotReadyAddresses", false, Kind::Bool),
     (17, "ipFamilyPolicy", false, Kind::Text),
     (18, "clusterIPs", true, Kind::Text),
     (19, "ipFamilies", true, Kind::Text),
+    (20, "allocateLoadBalancerNodePorts", false, Kind::Bool),
+    (21, "loadBalancerClass", false, Kind::Text),
     (22, "internalTrafficPolicy", false, Kind::Text),
+    (23, "trafficDistribution", false, Kind::Text),
 ];
 const REFERENCE: &[Field] = &[
     (1, "kind", false, Kind::Text),
@@ -82,7 +94,7 @@ const META: Field = (1, "metadata", false, Kind::Message(METADATA));
 
 /// The kinds that can be read.
 const KINDS: &[(&str, &[Field])] = &[
-    ("Namespace", &[META]),
+    ("Namespace", &[META, (2, "spec", false, Kind::Server), (3, "status", false, Kind::Server)]),
     (
         "ConfigMap",
         &[
@@ -111,7 +123,14 @@ const KINDS: &[(&str, &[Field])] = &[
             (4, "automountServiceAccountToken", false, Kind::Bool),
         ],
     ),
-    ("Service", &[META, (2, "spec", false, Kind::Message(SERVICE_SPEC))]),
+    (
+        "Service",
+        &[
+            META,
+            (2, "spec", false, Kind::Message(SERVICE_SPEC)),
+            (3, "status", false, Kind::Server),
+        ],
+    ),
 ];
 
 fn bad(what: &str) -> ApiError {
@@ -192,7 +211,8 @@ fn message(bytes: &[u8], known: &[Field]) -> Result<Value, ApiError> {
         let Some((_, name, repeated, kind)) =
             known.iter().find(|(number, ..)| *number == number_of)
         else {
-            continue;
+            // Stored without it, the object would not be what its author wrote.
+            return Err(bad(&format!("field {number_of} is not known here; send JSON")));
         };
         let value = match (kind, &wire) {
             (Kind::Texts | Kind::Blobs, Wire::Bytes(entry)) => {
@@ -206,6 +226,7 @@ fn message(bytes: &[u8], known: &[Field]) -> Result<Value, ApiError> {
                 map[key] = value;
                 continue;
             }
+            (Kind::Server, _) => continue,
             (Kind::Text, Wire::Bytes(bytes)) => {
                 let value = text(bytes)?;
                 // In protobuf an absent text is an empty one.
@@ -290,6 +311,13 @@ mod tests {
             // Cut short anywhere it is refused or reads as less; it never panics.
             let _refused = read(&body[..end]);
         }
+    }
+
+    #[test]
+    fn a_field_that_is_not_known_is_refused_instead_of_lost() {
+        let types = [field(1, b"v1"), field(2, b"ConfigMap")].concat();
+        let body = [MAGIC.to_vec(), field(1, &types), field(2, &field(15, b"x"))].concat();
+        assert!(read(&body).unwrap_err().message.contains("field 15 is not known"));
     }
 
     #[test]
