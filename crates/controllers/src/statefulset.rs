@@ -235,6 +235,14 @@ impl Controller {
                     Err(error) => return Err(error.to_string()),
                 }
             }
+            Action::AdoptRevision { name } => {
+                let change = json!({"metadata": {"ownerReferences": [controller_reference(set)]}});
+                let made = revisions
+                    .patch(name, &PatchParams::default(), &Patch::Merge(change))
+                    .await
+                    .map_err(|error| error.to_string())?;
+                self.caches.revisions.wait_for_write(&made).await;
+            }
             Action::RenumberRevision { name, revision } => {
                 let made = revisions
                     .patch(
@@ -402,6 +410,7 @@ fn is_per_pod(action: &Action) -> bool {
         Action::AdoptPod { .. }
         | Action::ReleasePod { .. }
         | Action::CreateRevision(_)
+        | Action::AdoptRevision { .. }
         | Action::RenumberRevision { .. }
         | Action::UpdatePodIdentity { .. }
         | Action::DeleteRevision { .. } => false,

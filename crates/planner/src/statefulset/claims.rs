@@ -62,6 +62,15 @@ pub(super) fn belongs_to_a_dead_pod(claim: &PersistentVolumeClaim, pod: &str) ->
         .any(|owner| owner.kind == "Pod" && owner.name == pod)
 }
 
+/// Whether a claim is to go with a former set of this name.
+pub(super) fn belongs_to_a_dead_set(claim: &PersistentVolumeClaim, set: &StatefulSet) -> bool {
+    claim.metadata.owner_references.iter().flatten().any(|owner| {
+        owner.kind == "StatefulSet"
+            && owner.name == identity::set_name(set)
+            && Some(&owner.uid) != set.metadata.uid.as_ref()
+    })
+}
+
 /// Whether claims go with the set, and with a scale-down.
 fn policy(set: &StatefulSet) -> (bool, bool) {
     let policy = set.spec.persistent_volume_claim_retention_policy.as_ref();

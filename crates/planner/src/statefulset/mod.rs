@@ -47,6 +47,11 @@ pub enum Action {
     },
     /// Makes a revision.
     CreateRevision(Box<ControllerRevision>),
+    /// Takes an orphan that holds a template of a set like this.
+    AdoptRevision {
+        /// Name.
+        name: String,
+    },
     /// Makes an old revision the newest again.
     RenumberRevision {
         /// Name.
@@ -212,6 +217,12 @@ impl Planner<'_> {
         Walk::Stop
     }
 
+    /// Whether a pod is on its way out, be it by this very plan.
+    fn is_going(&self, pod: &Pod) -> bool {
+        let planned = |action: &Action| matches!(action, Action::DeletePod { uid, .. } if uid == identity::uid(pod));
+        pod.metadata.deletion_timestamp.is_some() || self.actions.iter().any(planned)
+    }
+
     fn delete(&mut self, pod: &Pod) {
         self.actions.push(Action::DeletePod {
             name: identity::name(pod).to_owned(),
@@ -288,7 +299,8 @@ impl Planner<'_> {
                     .push(Action::CreateClaim { claim: Box::new(claim), pod: name.clone() }),
                 Some(found)
                     if found.metadata.deletion_timestamp.is_some()
-                        || claims::belongs_to_a_dead_pod(found, &name) =>
+                        || claims::belongs_to_a_dead_pod(found, &name)
+                        || claims::belongs_to_a_dead_set(found, self.observed.set) =>
                 {
                     let claim = found.metadata.name.clone().unwrap_or_default();
                     if found.metadata.deletion_timestamp.is_some() {

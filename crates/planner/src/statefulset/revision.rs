@@ -2,6 +2,7 @@
 
 use super::identity::{self, Membership, REVISION_LABEL, controller};
 use super::{Action, Observed};
+use api::selector::label::LabelSelector;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -82,6 +83,14 @@ fn is_own(set: &StatefulSet, revision: &ControllerRevision) -> bool {
         .is_some_and(|owner| Some(&owner.uid) == set.metadata.uid.as_ref())
 }
 
+/// Whether a revision is nobody's and was made for a set like this: one that was deleted with its dependents orphaned.
+fn is_orphan(set: &StatefulSet, revision: &ControllerRevision) -> bool {
+    let selector = LabelSelector::of(Some(&set.spec.selector));
+    controller(&revision.metadata).is_none()
+        && revision.metadata.deletion_timestamp.is_none()
+        && selector.matches_optional(revision.metadata.labels.as_ref())
+}
+
 /// The template that a revision's data holds.
 fn template_of(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
     let mut template = revision.data.0.pointer("/spec/template")?.clone();
@@ -98,13 +107,21 @@ fn holds(revision: &ControllerRevision, template: &PodTemplateSpec) -> bool {
 pub(super) fn choose(observed: &Observed<'_>) -> Choice {
     let set = observed.set;
     let template = set.spec.template.clone();
-    let mut own: Vec<&ControllerRevision> =
-        observed.revisions.iter().filter(|revision| is_own(set, revision)).collect();
+    let mut actions = Vec::new();
+    let mut own: Vec<&ControllerRevision> = Vec::new();
+    for revision in observed.revisions {
+        if is_own(set, revision) {
+            own.push(revision);
+        } else if is_orphan(set, revision) {
+            let name = revision.metadata.name.clone().unwrap_or_default();
+            actions.push(Action::AdoptRevision { name });
+            own.push(revision);
+        }
+    }
     own.sort_by(|a, b| (a.revision, &a.metadata.name).cmp(&(b.revision, &b.metadata.name)));
     let next_number = own.last().map_or(1, |revision| revision.revision.unwrap_or(0) + 1);
     let mut collision_count =
         set.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0);
-    let mut actions = Vec::new();
     let update = match own.iter().rev().find(|revision| holds(revision, &template)) {
         Some(found) => {
             let name = found.metadata.name.clone().unwrap_or_default();

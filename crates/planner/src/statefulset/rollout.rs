@@ -34,7 +34,7 @@ impl Planner<'_> {
         for pod in slots.iter().skip(partition).rev() {
             // A pod that is yet to be made is neither old nor healthy.
             let Some(pod) = pod else { return 0 };
-            if self.is_old(pod) && pod.metadata.deletion_timestamp.is_none() {
+            if self.is_old(pod) && !self.is_going(pod) {
                 let was_current = i32::from(self.is_current(pod));
                 self.delete(pod);
                 return was_current;
@@ -58,7 +58,7 @@ impl Planner<'_> {
             .rev()
             .flatten()
             .copied()
-            .filter(|pod| self.is_old(pod) && pod.metadata.deletion_timestamp.is_none())
+            .filter(|pod| self.is_old(pod) && !self.is_going(pod))
             .collect();
         let (available, broken): (Vec<&Pod>, Vec<&Pod>) =
             outdated.into_iter().partition(|pod| up(self, pod));

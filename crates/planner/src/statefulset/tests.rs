@@ -104,6 +104,7 @@ fn words(plan: &Plan) -> String {
         Action::AdoptPod { name, .. } => format!("adopt {name}"),
         Action::ReleasePod { name, .. } => format!("release {name}"),
         Action::CreateRevision(_) => "+revision".to_owned(),
+        Action::AdoptRevision { .. } => "adopt revision".to_owned(),
         Action::RenumberRevision { revision, .. } => format!("renumber {revision}"),
         Action::DeleteRevision { .. } => "-revision".to_owned(),
     };
