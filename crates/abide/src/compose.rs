@@ -100,10 +100,12 @@ pub(crate) async fn serve(settings: Settings, began: Instant) -> Result<()> {
     let controllers = controllers::Config {
         client_for: client_for.clone(),
         ca_certificate: pki.ca_pem.clone(),
+        clock: Arc::new(jiff::Timestamp::now),
         volume_root,
     };
     tasks.push(tokio::spawn(controllers::run(controllers, closing.clone())));
     if settings.simulated() {
+        network::host::loopback_up().await.context("turn loopback on")?;
         let client = client_for("system:node:simulated");
         tasks.push(tokio::spawn(node::simulated::run(
             client,

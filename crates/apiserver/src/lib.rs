@@ -7,6 +7,7 @@
 mod admission;
 mod authz;
 mod bootstrap;
+mod compression;
 mod documents;
 mod listen;
 mod negotiation;

@@ -1,5 +1,6 @@
 //! Sockets: TLS, HTTP/1.1 and HTTP/2, and who stands behind a client certificate.
 
+use crate::compression::LocalPeer;
 use crate::{ApiServer, Identity};
 use axum::body::Body;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -32,10 +33,10 @@ pub async fn listen(
     let connections = tokio_util::task::TaskTracker::new();
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { break };
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             () = closing.cancelled() => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 // Out of file descriptors, or a client that left at once: others may come.
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -46,7 +47,7 @@ pub async fn listen(
         };
         let (server, acceptor, closing) = (server.clone(), acceptor.clone(), closing.clone());
         connections.spawn(async move {
-            serve_connection(server, acceptor, stream, closing).await;
+            serve_connection(server, acceptor, stream, peer.ip().is_loopback(), closing).await;
             drop(place);
         });
     }
@@ -59,6 +60,7 @@ async fn serve_connection(
     server: ApiServer,
     acceptor: TlsAcceptor,
     stream: TcpStream,
+    is_local: bool,
     closing: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
@@ -82,6 +84,9 @@ async fn serve_connection(
             async move {
                 let mut request = request.map(Body::new);
                 request.extensions_mut().insert(identity);
+                if is_local {
+                    request.extensions_mut().insert(LocalPeer);
+                }
                 Ok::<_, Infallible>(server.answer(request).await)
             }
         });

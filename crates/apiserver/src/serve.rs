@@ -3,7 +3,7 @@
 use crate::negotiation::form;
 use crate::request_info::{Query, RequestInfo, ResourceRequest};
 use crate::verbs::{self, Call};
-use crate::{ApiServer, Identity, authz, documents, nodes};
+use crate::{ApiServer, Identity, authz, compression, documents, nodes};
 use api::ApiError;
 use api::kind::Subresource;
 use axum::body::Body;
@@ -18,7 +18,9 @@ pub(crate) const MAX_BODY: usize = 3 * 1024 * 1024;
 /// Answers one request.
 pub(crate) async fn answer(server: &ApiServer, request: Request<Body>) -> Response<Body> {
     let path = request.uri().path().to_owned();
+    let compressed = compression::is_wanted(&request);
     match AssertUnwindSafe(chain(server, request)).catch_unwind().await {
+        Ok(Ok(response)) if compressed => compression::compress(response).await,
         Ok(Ok(response)) => response,
         Ok(Err(error)) => failure(&error),
         Err(_) => {

@@ -21,6 +21,9 @@ use tokio_util::sync::CancellationToken;
 /// Hands out a client for a user.
 pub type Clients = Arc<dyn Fn(&str) -> kube::Client + Send + Sync>;
 
+/// Tells the time.
+pub type Clock = Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>;
+
 /// What controllers are made from.
 #[derive(Clone)]
 pub struct Config {
@@ -28,6 +31,8 @@ pub struct Config {
     pub client_for: Clients,
     /// PEM, for `kube-root-ca.crt`.
     pub ca_certificate: String,
+    /// The wall clock; tests have another.
+    pub clock: Clock,
     /// Where the local provisioner's volumes live on their node.
     pub volume_root: String,
 }
@@ -45,7 +50,7 @@ pub async fn run(config: Config, closing: CancellationToken) {
         |name: &str| (config.client_for)(&format!("system:serviceaccount:kube-system:{name}"));
     let tasks = async {
         tokio::join!(
-            statefulset::run(user("statefulset-controller"), caches.clone()),
+            statefulset::run(user("statefulset-controller"), caches.clone(), config.clock.clone()),
             scheduler::run((config.client_for)("system:kube-scheduler"), caches.clone()),
             endpoints::run(user("endpointslice-controller"), caches.clone()),
             persistent_volume::run(

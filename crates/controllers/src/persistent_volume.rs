@@ -206,22 +206,22 @@ impl Binder {
         Ok(())
     }
 
+    /// Returns whether it was written: somebody else may have been faster.
     async fn patch_volume(
         &self,
         volume: &PersistentVolume,
         change: Value,
         status: bool,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let (api, params, patch) = (self.volumes(), PatchParams::default(), Patch::Merge(change));
         let result = if status {
             api.patch_status(&volume.name_any(), &params, &patch).await
         } else {
             api.patch(&volume.name_any(), &params, &patch).await
         };
-        if let Some(written) = settled(result)? {
-            self.caches.volumes.wait_for_write(&written).await;
-        }
-        Ok(())
+        let Some(written) = settled(result)? else { return Ok(false) };
+        self.caches.volumes.wait_for_write(&written).await;
+        Ok(true)
     }
 
     async fn reconcile_claim(&self, (namespace, name): &Key) -> Result<Option<Duration>, String> {
@@ -287,7 +287,10 @@ impl Binder {
         if !is_bound_to(volume, claim) {
             let reference = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": claim.namespace(), "name": claim.name_any(), "uid": claim.metadata.uid, "resourceVersion": claim.metadata.resource_version});
             let change = json!({"metadata": {"resourceVersion": volume.metadata.resource_version, "annotations": {BOUND_BY_CONTROLLER: "yes"}}, "spec": {"claimRef": reference}});
-            self.patch_volume(volume, change, false).await?;
+            if !self.patch_volume(volume, change, false).await? {
+                // Nobody's claim may be bound to a volume that does not name it.
+                return Err(format!("volume {} has changed meanwhile", volume.name_any()));
+            }
         }
         self.patch_volume(volume, json!({"status": {"phase": "Bound"}}), true).await?;
         let change = json!({"metadata": {"annotations": {BIND_COMPLETED: "yes", BOUND_BY_CONTROLLER: "yes"}}, "spec": {"volumeName": volume.name_any()}});

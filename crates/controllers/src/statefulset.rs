@@ -2,7 +2,6 @@
 
 use crate::events::Recorder;
 use crate::harness::{Caches, Change, Key, drive, queue};
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -18,10 +17,11 @@ struct Controller {
     client: Client,
     caches: Caches,
     recorder: Recorder,
+    clock: crate::Clock,
 }
 
 /// Runs for ever.
-pub(crate) async fn run(client: Client, caches: Caches) {
+pub(crate) async fn run(client: Client, caches: Caches, clock: crate::Clock) {
     let (queue, keys) = queue();
     queue.feed(&caches.sets, |change| key_of(change).into_iter().collect());
     queue.feed(&caches.pods, {
@@ -63,6 +63,7 @@ pub(crate) async fn run(client: Client, caches: Caches) {
         recorder: Recorder::new(client.clone(), "statefulset-controller"),
         client,
         caches,
+        clock,
     });
     drive("statefulset", queue, keys, move |key| {
         let controller = controller.clone();
@@ -149,7 +150,7 @@ impl Controller {
             revisions: &revisions,
             pods: &pods,
             claims: &claims,
-            now: Timestamp::now(),
+            now: (self.clock)(),
         });
         for problem in &plan.problems {
             self.recorder.tell(&*set, "Warning", problem.reason, &problem.message);

@@ -48,11 +48,13 @@ pub(crate) fn unless_exists(result: Result<(), rtnetlink::Error>) -> Result<(), 
     }
 }
 
-/// Prepares the node: loopback up with the addresses of the cluster's own Services (`own`), a route for Service
-/// addresses so that connections from the node itself are balanced, too, and forwarding. Idempotent.
-pub async fn set_up(cluster: ClusterAddresses, own: &[Ipv4Addr]) -> Result<(), NetworkError> {
-    let handle = connect()?;
-    let loopback = index(&handle, "lo")
+/// Turns loopback on, which a new network namespace has off.
+pub async fn loopback_up() -> Result<(), NetworkError> {
+    loopback_up_with(&connect()?).await.map(drop)
+}
+
+async fn loopback_up_with(handle: &Handle) -> Result<u32, NetworkError> {
+    let loopback = index(handle, "lo")
         .await?
         .ok_or_else(|| NetworkError::Other("there is no interface lo".to_owned()))?;
     handle
@@ -61,6 +63,14 @@ pub async fn set_up(cluster: ClusterAddresses, own: &[Ipv4Addr]) -> Result<(), N
         .execute()
         .await
         .map_err(|error| failed("set lo up", error))?;
+    Ok(loopback)
+}
+
+/// Prepares the node: loopback up with the addresses of the cluster's own Services (`own`), a route for Service
+/// addresses so that connections from the node itself are balanced, too, and forwarding. Idempotent.
+pub async fn set_up(cluster: ClusterAddresses, own: &[Ipv4Addr]) -> Result<(), NetworkError> {
+    let handle = connect()?;
+    let loopback = loopback_up_with(&handle).await?;
     for address in own {
         let added = handle.address().add(loopback, IpAddr::V4(*address), 32).execute().await;
         unless_exists(added)

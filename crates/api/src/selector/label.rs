@@ -33,7 +33,18 @@ impl LabelSelector {
                     .ok_or_else(|| format!("unable to parse requirement: {part:?}"))?,
             );
         }
-        for (key, _) in &requirements {
+        for (key, operator) in &requirements {
+            let values = match operator {
+                Operator::In(values) | Operator::NotIn(values) => values.as_slice(),
+                _ => &[],
+            };
+            for (at, value) in values.iter().enumerate() {
+                if let Some(error) = crate::metadata::label_value(value).first() {
+                    return Err(format!(
+                        "unable to parse requirement: values[{at}][{key}]: Invalid value: {value:?}: {error}"
+                    ));
+                }
+            }
             if let Some(error) = crate::metadata::qualified_name(key).first() {
                 return Err(format!(
                     "unable to parse requirement: <nil>: Invalid value: {key:?}: {error}"
@@ -255,7 +266,7 @@ mod tests {
 
     #[test]
     fn selectors_that_cannot_be_read_are_refused() {
-        for selector in ["a in (b", "a b", "=x", "a)", "a in b)", "%=1"] {
+        for selector in ["a in (b", "a b", "=x", "a)", "a in b)", "%=1", "a===b", "a=b c"] {
             assert!(LabelSelector::parse(selector).is_err(), "{selector}");
         }
     }

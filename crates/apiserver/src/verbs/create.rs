@@ -56,9 +56,9 @@ fn in_namespace(kind: &Kind, mut object: Object, namespace: &str) -> Result<Obje
         object.set("/metadata/namespace", json!(namespace));
     }
     if object.namespace() != namespace {
-        return Err(ApiError::bad_request(format!(
-            "the namespace of the provided object does not match the namespace sent on the request ({namespace})"
-        )));
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     Ok(object)
 }

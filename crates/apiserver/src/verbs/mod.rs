@@ -82,7 +82,12 @@ impl Call<'_> {
                 "the object provided is unrecognized (must be of type Object): couldn't get version/kind; json parse error: unexpected end of JSON input ({})",
             ));
         }
-        if self.media_type.starts_with("application/vnd.kubernetes.protobuf") {
+        let media = self.media_type.split(';').next().unwrap_or_default().trim();
+        let known = ["", "application/json", "application/vnd.kubernetes.protobuf"];
+        if !known.contains(&media) && !api::patch::MEDIA_TYPES.contains(&media) {
+            return Err(ApiError::unsupported_media_type(&["application/json"]));
+        }
+        if media == "application/vnd.kubernetes.protobuf" {
             return Ok((crate::protobuf::read(&self.body)?, Vec::new()));
         }
         api::decode::parse_json(&self.body)
