@@ -3,10 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::{Debug, Write};
 use std::hash::Hash;
-use std::time::Instant;
 
 /// Something that can be explored.
-pub(crate) trait Model {
+pub(crate) trait Model: Sized {
     /// A world, in its canonical form.
     type World: Clone + Eq + Hash + Debug;
     /// What makes one world of another.
@@ -15,12 +14,17 @@ pub(crate) trait Model {
     /// Where it begins.
     fn beginnings(&mut self) -> Vec<Self::World>;
     /// All that can happen next. An error is a promise that does not hold.
-    fn next(&mut self, world: &Self::World) -> Result<Vec<(Self::Event, Self::World)>, String>;
+    fn next(&mut self, world: &Self::World) -> Result<Steps<Self>, String>;
     /// A friendly environment's next step; none if all is quiet.
     fn friendly(&mut self, world: &Self::World) -> Result<Option<Self::World>, String>;
     /// What a quiet world has to be. True says that it is stuck as documented.
     fn quiet(&mut self, world: &Self::World) -> Result<bool, String>;
 }
+
+/// A world, which world it came from, and by what; the beginnings came from nowhere.
+type Visited<M> = (<M as Model>::World, usize, Option<<M as Model>::Event>);
+/// What can happen next, and what comes of it.
+pub(crate) type Steps<M> = Vec<(<M as Model>::Event, <M as Model>::World)>;
 
 /// What an exploration has seen.
 #[derive(Debug, Clone, Copy)]
@@ -32,8 +36,7 @@ pub(crate) struct Seen {
 
 /// Visits every world. Panics with a story if a promise does not hold.
 pub(crate) fn explore<M: Model>(name: &str, model: &mut M) -> Seen {
-    let began = Instant::now();
-    let mut worlds: Vec<(M::World, usize, Option<M::Event>)> = Vec::new();
+    let mut worlds: Vec<Visited<M>> = Vec::new();
     let mut known: HashMap<M::World, usize> = HashMap::new();
     for world in model.beginnings() {
         known.insert(world.clone(), worlds.len());
@@ -57,21 +60,14 @@ pub(crate) fn explore<M: Model>(name: &str, model: &mut M) -> Seen {
     let stuck = converge(name, model, &worlds);
     let seen = Seen { worlds: worlds.len(), steps, stuck };
     println!(
-        "{name}: {} worlds, {} steps, {} stuck as documented, {:.1} s",
-        seen.worlds,
-        seen.steps,
-        seen.stuck,
-        began.elapsed().as_secs_f64()
+        "{name}: {} worlds, {} steps, {} stuck as documented",
+        seen.worlds, seen.steps, seen.stuck
     );
     seen
 }
 
 /// From every world a friendly environment leads to what is wanted.
-fn converge<M: Model>(
-    name: &str,
-    model: &mut M,
-    worlds: &[(M::World, usize, Option<M::Event>)],
-) -> usize {
+fn converge<M: Model>(name: &str, model: &mut M, worlds: &[Visited<M>]) -> usize {
     let mut good: HashSet<M::World> = HashSet::new();
     let mut stuck = 0;
     for (at, (world, ..)) in worlds.iter().enumerate() {

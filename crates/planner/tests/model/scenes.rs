@@ -90,7 +90,6 @@ fn web(replicas: u8) -> Set {
 }
 
 /// A scene in which a user does so many things and so many things go wrong; one more of each where all is asked for.
-#[expect(clippy::disallowed_methods, reason = "how far to look is asked of whoever runs the test")]
 fn scene(name: &'static str, set: Set, moves: &[Move], user: u8, faults: u8) -> Scene {
     let more = u8::from(std::env::var_os("ABIDE_MODEL").is_some_and(|size| size == "large"));
     let (user, faults) = (user + more, if faults > 0 { faults + more } else { 0 });
