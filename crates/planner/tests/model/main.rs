@@ -6,13 +6,8 @@
     reason = "a test says where it cannot go on, and what it has seen"
 )]
 
-#[path = "explore.rs"]
 mod explore;
-#[path = "plans.rs"]
 mod plans;
-#[path = "promises.rs"]
 mod promises;
-#[path = "scenes.rs"]
 mod scenes;
-#[path = "world.rs"]
 mod world;
