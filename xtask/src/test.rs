@@ -36,7 +36,7 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     tests(filter)?;
     if filter.is_none() {
         step(
-            cargo(&["doc", "--workspace", "--no-deps", "--quiet"])
+            cargo(&["doc", "--workspace", "--no-deps", "--quiet", "--keep-going"])
                 .env("RUSTDOCFLAGS", "-D warnings"),
         )?;
     }

@@ -41,6 +41,7 @@ const ROOMS: &[Room] = &[
         ],
         never: &[],
     },
+    Room { name: "mutants", rooms: &["api"], never: &["tokio", "kube"] },
     Room { name: "e2e", rooms: &[], never: &["kube"] },
     Room { name: "xtask", rooms: &[], never: &["kube", "tokio", "k8s-openapi"] },
 ];

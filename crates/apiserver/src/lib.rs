@@ -1,6 +1,6 @@
 //! The Kubernetes API over a [`store::Store`].
 //!
-//! Every request, also one from inside the process, passes the same chain ([`serve`]): who is it, what does it ask for,
+//! Every request, also one from inside the process, passes the same chain (`serve`): who is it, what does it ask for,
 //! may it, is it well formed. The server looks kinds up in a registry that starts from [`api::kinds::KINDS`] and never
 //! matches on a kind's name.
 

@@ -1,4 +1,4 @@
-//! Cluster DNS: answers are computed ([`records`]) from what is known of Services, and served ([`server`]).
+//! Cluster DNS: answers are computed ([`records`]) from what is known of Services, and served (`server`).
 
 pub mod records;
 mod server;

@@ -1,4 +1,4 @@
-//! Addresses of Services: rules are computed ([`rules`]), then applied as one nf_tables transaction ([`nftables`]).
+//! Addresses of Services: rules are computed ([`rules`]), then applied as one nf_tables transaction (`nftables`).
 
 mod nftables;
 pub mod rules;

@@ -24,7 +24,7 @@ fn member(set: &Set, pod: Option<Pod>) -> Option<Pod> {
 pub(crate) fn check(view: &View, revisions: &Revisions, plan: &Planned) -> Result<(), String> {
     let set = view.set.as_ref().ok_or("a plan without a set")?;
     let members: Vec<Option<Pod>> = view.pods.iter().map(|pod| member(set, *pod)).collect();
-    status(set, &members, plan)?;
+    status(set, revisions, &members, plan)?;
     let complete = set.wanted().all(|ordinal| members[ordinal].is_some_and(|pod| healthy(&pod)));
     if plan.acts.is_empty() && !complete && !set.parallel && !set.deleting && !plan.explained {
         return Err("nothing happens, and nobody is told why".to_owned());
@@ -35,6 +35,9 @@ pub(crate) fn check(view: &View, revisions: &Revisions, plan: &Planned) -> Resul
     for (at, act) in plan.acts.iter().enumerate() {
         one(set, view, revisions, &members, &plan.acts[..at], act)
             .map_err(|why| format!("{act:?}: {why} (the plan: {:?})", plan.acts))?;
+    }
+    if set.parallel && !set.deleting {
+        all_at_once(set, view, plan)?;
     }
     let count = |kind: fn(&Act) -> bool| plan.acts.iter().filter(|act| kind(act)).count();
     let created = count(|act| matches!(act, Act::CreatePod { .. }));
@@ -163,6 +166,36 @@ fn one(
             if named { Err("T113: somebody lives by it".to_owned()) } else { Ok(()) }
         }
     }
+}
+
+/// T2, T31: a Parallel set makes all that is missing and deletes all that is too much in one go.
+fn all_at_once(set: &Set, view: &View, plan: &Planned) -> Result<(), String> {
+    for ordinal in 0..ORDINALS {
+        let free = view.pods[ordinal].is_none();
+        let blocked = view.claims.iter().take(usize::from(set.claims)).any(|claims| {
+            claims[ordinal].is_some_and(|claim| {
+                claim.terminating
+                    || claim.pod.is_some()
+                    || claim.set.is_some_and(|uid| uid != set.uid)
+            })
+        });
+        let made = plan
+            .acts
+            .iter()
+            .any(|act| matches!(act, Act::CreatePod { ordinal: at, .. } if *at == ordinal));
+        if set.wanted().contains(&ordinal) && free && !blocked && !made {
+            return Err(format!("T2: pod {ordinal} is missing and is not made"));
+        }
+        let deleted = plan
+            .acts
+            .iter()
+            .any(|act| matches!(act, Act::DeletePod { ordinal: at, .. } if *at == ordinal));
+        let living = member(set, view.pods[ordinal]).is_some_and(|pod| !pod.terminating);
+        if !set.wanted().contains(&ordinal) && living && !deleted {
+            return Err(format!("T31: pod {ordinal} is too many and is not deleted"));
+        }
+    }
+    Ok(())
 }
 
 /// In an ordered set all wanted pods below are Ready.
@@ -314,7 +347,12 @@ fn update(
 }
 
 /// T90 and T62, counted anew.
-fn status(set: &Set, members: &[Option<Pod>], plan: &Planned) -> Result<(), String> {
+fn status(
+    set: &Set,
+    revisions: &Revisions,
+    members: &[Option<Pod>],
+    plan: &Planned,
+) -> Result<(), String> {
     let count = |test: &dyn Fn(&Pod) -> bool| {
         u8::try_from(members.iter().flatten().filter(|pod| test(pod)).count()).unwrap_or(u8::MAX)
     };
@@ -338,10 +376,10 @@ fn status(set: &Set, members: &[Option<Pod>], plan: &Planned) -> Result<(), Stri
         let lost = plan.acts.iter().filter(|act| matches!(act, Act::DeletePod { ordinal, .. } if set.wanted().contains(ordinal) && members[*ordinal].is_some_and(|pod| !ended(&pod) && pod.template == current))).count();
         let counted = count(&|pod| !pod.terminating && pod.template == current);
         wrong("currentReplicas", said.current, counted - u8::try_from(lost).unwrap_or(0))?;
-        let before = set.status.current_revision;
-        if before > 0 && current != before && current != set.template {
-            return Err(format!("T62, T114: currentRevision went from v{before} to v{current}"));
-        }
+        let before = usize::from(set.status.current_revision);
+        let kept = before > 0 && revisions[before].0 > 0 && revisions[before].1;
+        let wanted = if kept { set.status.current_revision } else { set.template };
+        wrong("currentRevision (T62, T114)", current, wanted)?;
     }
     Ok(())
 }
