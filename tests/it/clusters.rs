@@ -1,6 +1,6 @@
 //! Many throw-away clusters beside each other leave nothing behind.
 
-use crate::harness::{abide_run, web};
+use crate::harness::{abide, abide_run, story, web};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -109,4 +109,38 @@ fn a_run_passes_through_input_output_and_exit_status() {
     assert_eq!(output.status.code(), Some(42));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "through\n");
     assert!(String::from_utf8_lossy(&output.stderr).contains("complaint"));
+}
+
+#[test]
+fn simulated_nodes_run_a_hundred_pods_without_a_container() {
+    let script = "kubectl create -f - >&2 <<END
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: big}
+spec: {serviceName: big, replicas: 100, podManagementPolicy: Parallel, selector: {matchLabels: {app: big}}, template: {metadata: {labels: {app: big}}, spec: {containers: [{name: main, image: absent}]}}}
+END
+kubectl wait --for=jsonpath='{.status.readyReplicas}'=100 sts/big --timeout=80s >&2 && kubectl get nodes -o name | wc -l";
+    let output = Command::new(abide())
+        .args(["run", "--simulated-nodes", "3", "--", "bash", "-c", script])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "3");
+}
+
+story! {
+    /// Images come and go while the cluster runs.
+    fn images_are_imported_listed_and_removed(k, ["busybox"]) {
+        let abide = abide();
+        let abide = abide.display();
+        k.sh("mkdir -p root/bin && cp \"$(command -v busybox)\" root/bin/busybox && ln -s busybox root/bin/sh && tar -C root -cf root.tar .");
+        assert!(k.sh_fails(&format!("{abide} image import root.tar")).contains("a root file system needs a name"));
+        assert!(k.sh(&format!("{abide} image import root.tar --name my/box:1")).starts_with("docker.io/my/box:1  sha256:"));
+        assert!(k.sh(&format!("{abide} image list")).contains("docker.io/my/box:1 "));
+        k.sh("kubectl run box --image=my/box:1 --restart=Never -- sh -c 'echo hello'");
+        k.until("kubectl get pod box -o jsonpath='{.status.phase}'", |text| text == "Succeeded");
+        assert_eq!(k.sh("kubectl logs box"), "hello\n");
+        assert_eq!(k.sh(&format!("{abide} image remove my/box:1")), "removed my/box:1\n");
+        assert!(k.sh_fails(&format!("{abide} image remove my/box:1")).contains("not found"));
+    }
 }

@@ -192,6 +192,7 @@ async fn start_node(
     network::dns::serve(dns.clone(), (settings.dns_address(), 53).into(), closing.clone())
         .await
         .context("serve the cluster's names")?;
+    point_to_images(settings)?;
     let images = Images::open(&settings.image_store)
         .with_context(|| format!("open the image store {}", settings.image_store.display()))?;
     for archive in &settings.images {
@@ -234,6 +235,23 @@ async fn start_node(
         tracing::debug!("the node's routes are set already");
     }
     Ok(vec![listening, tokio::spawn(agent.run(closing.clone()))])
+}
+
+/// `DATA_DIR/images` leads to the image store, wherever it is, so that `abide image` needs to know the one folder only.
+fn point_to_images(settings: &Settings) -> Result<()> {
+    let place = settings.data_dir.join("images");
+    if place == settings.image_store {
+        return Ok(());
+    }
+    if place.is_symlink() {
+        std::fs::remove_file(&place).with_context(|| format!("remove {}", place.display()))?;
+    }
+    if place.exists() {
+        // It was used before, and is another store.
+        return Ok(());
+    }
+    std::os::unix::fs::symlink(&settings.image_store, &place)
+        .with_context(|| format!("make {} lead to the image store", place.display()))
 }
 
 async fn wait_for_signal() -> Result<()> {

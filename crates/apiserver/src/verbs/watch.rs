@@ -29,6 +29,10 @@ struct Style {
 
 /// Streams what happens to a collection.
 pub(super) async fn watch(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    if call.server.inner.closing.is_cancelled() {
+        // A watch that ends at once would be taken up again at once.
+        return Err(ApiError::unavailable("the server is shutting down"));
+    }
     let style = Style {
         kind: call.kind,
         selection: Selection::of(call)?,

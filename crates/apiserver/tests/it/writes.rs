@@ -103,3 +103,24 @@ async fn nothing_is_made_in_a_namespace_that_is_not_there() {
         "the namespace of the provided object does not match the namespace sent on the request"
     );
 }
+
+#[tokio::test]
+async fn a_set_is_replaced_without_a_version_and_never_made_by_that_t76() {
+    let server = TestServer::start().await;
+    assert_eq!(server.put(&format!("{SETS}/web"), &set("web", 1)).await.code, 404);
+    server.post(SETS, &set("web", 1)).await;
+    let replaced = server.put(&format!("{SETS}/web"), &set("web", 4)).await;
+    assert_eq!((replaced.code, &replaced.json()["spec"]["replicas"]), (200, &json!(4)));
+}
+
+#[tokio::test]
+async fn a_set_needs_no_service_t79() {
+    let server = TestServer::start().await;
+    let mut bare = set("web", 1);
+    bare["spec"].as_object_mut().unwrap().remove("serviceName");
+    let made = server.post(SETS, &bare).await;
+    assert_eq!(made.code, 201, "{}", made.json());
+    bare["metadata"]["name"] = json!("empty");
+    bare["spec"]["serviceName"] = json!("");
+    assert_eq!(server.post(SETS, &bare).await.code, 201);
+}

@@ -157,3 +157,136 @@ async fn claims_go_with_a_scale_down_where_the_policy_says_so_t35() {
     assert!(claims.get_opt("data-web-0").await.unwrap().is_some());
     cluster.until(&["web-0 v1 ready"]).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_refused_is_told_and_tried_again_t21_t92() {
+    let cluster = Cluster::start().await;
+    cluster.web(1, json!({"spec": {"template": {"spec": {"serviceAccountName": "absent"}}}})).await;
+    let events: Api<Event> = Api::namespaced(cluster.client.clone(), "default");
+    eventually("the event", || async {
+        let list = events.list(&ListParams::default()).await.unwrap();
+        list.iter()
+            .any(|event| {
+                event.reason.as_deref() == Some("FailedCreate")
+                    && event.message.as_deref().unwrap_or_default().starts_with("create Pod web-0 in StatefulSet web failed error: pods \"web-0\" is forbidden: error looking up service account default/absent")
+            })
+            .then_some(())
+    })
+    .await;
+    cluster.until_status("/observedGeneration", json!(1)).await;
+    let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> =
+        Api::namespaced(cluster.client.clone(), "default");
+    let account = serde_json::from_value(json!({"metadata": {"name": "absent"}})).unwrap();
+    accounts.create(&kube::api::PostParams::default(), &account).await.unwrap();
+    cluster.until_status("/readyReplicas", json!(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_that_is_as_wanted_is_not_written_t92_t95() {
+    let cluster = Cluster::start().await;
+    cluster.web(1, json!({})).await;
+    cluster.until_status("/availableReplicas", json!(1)).await;
+    let settled = cluster.sets().get("web").await.unwrap();
+    cluster
+        .pods()
+        .patch(
+            "web-0",
+            &PatchParams::default(),
+            &Patch::Merge(json!({"metadata": {"annotations": {"a": "b"}}})),
+        )
+        .await
+        .unwrap();
+    cluster.change(json!({"spec": {"replicas": 0}})).await;
+    cluster.until_status("/replicas", json!(0)).await;
+    cluster.until_status("/observedGeneration", json!(2)).await;
+    let status = serde_json::to_value(cluster.sets().get("web").await.unwrap().status).unwrap();
+    for absent in ["readyReplicas", "currentReplicas", "updatedReplicas"] {
+        assert!(status.get(absent).is_none(), "T95: {absent} in {status}");
+    }
+    assert_eq!(
+        (&status["replicas"], &status["availableReplicas"], &status["collisionCount"]),
+        (&json!(0), &json!(0), &json!(0))
+    );
+    assert_eq!(settled.status.unwrap().observed_generation, Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_races_with_users_replays_no_pod_t94() {
+    let cluster = Cluster::start().await;
+    cluster.web(5, json!({"spec": {"podManagementPolicy": "Parallel"}})).await;
+    for number in 0..50 {
+        cluster.change(json!({"metadata": {"annotations": {"n": number.to_string()}}})).await;
+        tokio::task::yield_now().await;
+    }
+    cluster.until_status("/readyReplicas", json!(5)).await;
+    let events: Api<Event> = Api::namespaced(cluster.client.clone(), "default");
+    let list = events.list(&ListParams::default()).await.unwrap();
+    let made: i32 = list
+        .iter()
+        .filter(|event| {
+            event.message.as_deref().is_some_and(|message| message.starts_with("create Pod"))
+        })
+        .map(|event| event.count.unwrap_or(1))
+        .sum();
+    assert!(made <= 5, "each pod is made once, not {made} in all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edited_policy_rewrites_owners_without_a_restart_t41() {
+    let cluster = Cluster::start().await;
+    cluster.web(2, json!({})).await;
+    cluster.until_status("/readyReplicas", json!(2)).await;
+    let before = cluster.pods().get("web-0").await.unwrap().uid();
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(cluster.client.clone(), "default");
+    for (policy, owners) in [("Delete", 1), ("Retain", 0)] {
+        cluster
+            .change(
+                json!({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenDeleted": policy}}}),
+            )
+            .await;
+        for name in ["data-web-0", "data-web-1"] {
+            eventually(&format!("{owners} owners of {name}"), || async {
+                let claim = claims.get(name).await.unwrap();
+                (claim.owner_references().len() == owners).then_some(())
+            })
+            .await;
+        }
+    }
+    assert_eq!(cluster.pods().get("web-0").await.unwrap().uid(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orphaned_set_leaves_its_pods_and_claims_t43() {
+    let (cluster, claims) = deleted_with_its_claims(Some(PropagationPolicy::Orphan)).await;
+    let claim = claims.get("data-web-0").await.unwrap();
+    assert!(claim.owner_references().is_empty() && claim.metadata.deletion_timestamp.is_none());
+    assert!(cluster.pods().get("web-0").await.unwrap().owner_references().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn claims_go_with_their_set_after_its_pods_t43_t78() {
+    // T78: without a wish it is the background.
+    let (cluster, claims) = deleted_with_its_claims(None).await;
+    cluster.until(&[]).await;
+    eventually("the claim to go", || async {
+        claims.get_opt("data-web-0").await.unwrap().is_none().then_some(())
+    })
+    .await;
+}
+
+/// A cluster whose set, with whenDeleted=Delete, was deleted so.
+async fn deleted_with_its_claims(
+    policy: Option<PropagationPolicy>,
+) -> (Cluster, Api<PersistentVolumeClaim>) {
+    let cluster = Cluster::start().await;
+    cluster.web(1, json!({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Retain"}}})).await;
+    cluster.until_status("/readyReplicas", json!(1)).await;
+    let claims = Api::namespaced(cluster.client.clone(), "default");
+    let options = DeleteParams { propagation_policy: policy, ..DeleteParams::default() };
+    cluster.sets().delete("web", &options).await.unwrap();
+    eventually("the set to go", || async {
+        cluster.sets().get_opt("web").await.unwrap().is_none().then_some(())
+    })
+    .await;
+    (cluster, claims)
+}

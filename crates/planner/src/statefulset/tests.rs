@@ -516,3 +516,109 @@ fn an_older_template_is_renumbered_and_old_history_cut() {
     ];
     assert_eq!(words(&world.plan()), "renumber 4 -revision");
 }
+
+/// T34: whatever their revision is.
+#[test]
+fn condemned_pods_go_whatever_their_revision_is() {
+    check(
+        1,
+        json!({"spec": {"updateStrategy": {"rollingUpdate": {"partition": 5}}}}),
+        &["0:ready", "1:ready@v0"],
+        "-web-1",
+    );
+    check(1, json!({}), &["0:ready", "1:ready@v1"], "-web-1");
+}
+
+/// T45: naming decides, not origin.
+#[test]
+fn a_claim_made_by_hand_goes_with_the_set_as_well() {
+    let delete = json!({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Retain"}}});
+    let world = World::new(set(1, delete), &["0:ready"]);
+    assert!(world.claims[0].metadata.owner_references.is_none());
+    assert_eq!(words(&world.plan()), "own data-web-0 by StatefulSet");
+}
+
+/// T60: a partition that was left behind decides, whatever the strategy is.
+#[test]
+fn a_partition_decides_the_revision_of_new_pods_also_with_on_delete() {
+    let left = json!({"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": {"partition": 1}}}});
+    let mut world = World::new(set(2, left), &[]);
+    world.set.spec.template.spec.as_mut().unwrap().containers[0].image = Some("v2".to_owned());
+    let old = revision_of(&world.set, "v1", 1);
+    world.set.status = Some(
+        serde_json::from_value(json!({"replicas": 2, "currentRevision": old.metadata.name}))
+            .unwrap(),
+    );
+    world.revisions = vec![old, revision_of(&world.set, "v2", 2)];
+    assert_eq!(words(&world.plan()), "+claim data-web-0 +web-0@v1");
+}
+
+/// T59: without a partition, as many low ordinals as are current come back as they were.
+#[test]
+fn without_a_partition_the_current_replicas_decide_the_revision_of_new_pods() {
+    let bare =
+        json!({"spec": {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": null}}});
+    let mut world = World::new(set(2, bare), &[]);
+    world.set.spec.template.spec.as_mut().unwrap().containers[0].image = Some("v2".to_owned());
+    let old = revision_of(&world.set, "v1", 1);
+    for (current, expected) in
+        [(1, "+claim data-web-0 +web-0@v1"), (0, "+claim data-web-0 +web-0@v2")]
+    {
+        let status = json!({"replicas": 2, "currentReplicas": current, "currentRevision": old.metadata.name});
+        world.set.status = Some(serde_json::from_value(status).unwrap());
+        world.revisions = vec![old.clone(), revision_of(&world.set, "v2", 2)];
+        assert_eq!(words(&world.plan()), expected);
+    }
+}
+
+/// T64, T65: a revision is the template and nothing else.
+#[test]
+fn only_the_template_makes_a_revision() {
+    for change in [
+        json!({"spec": {"minReadySeconds": 5}}),
+        json!({"spec": {"revisionHistoryLimit": 3}}),
+        json!({"spec": {"updateStrategy": {"rollingUpdate": {"partition": 1}}}}),
+        json!({"spec": {"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"storageClassName": "other"}}]}}),
+    ] {
+        let world = World::new(set(1, change.clone()), &["0:ready"]);
+        assert!(!words(&world.plan()).contains("revision"), "{change}");
+    }
+    let mut restarted = World::new(set(1, json!({})), &["0:ready"]);
+    restarted.revisions = vec![revision_of(&restarted.set, "v1", 1)];
+    let annotations = json!({"kubectl.kubernetes.io/restartedAt": "now"});
+    restarted.set.spec.template.metadata.as_mut().unwrap().annotations =
+        Some(serde_json::from_value(annotations).unwrap());
+    assert_eq!(words(&restarted.plan()), "+revision -web-0");
+}
+
+/// T104: an owner is known by its uid, never by its name.
+#[test]
+fn a_pod_of_a_former_set_of_the_same_name_is_a_stranger() {
+    let mut world = World::new(set(1, json!({})), &["0:ready"]);
+    world.pods[0].metadata.owner_references.as_mut().unwrap()[0].uid = "former".to_owned();
+    let plan = world.plan();
+    assert_eq!((words(&plan).as_str(), plan.status.replicas), ("", 0));
+    assert_eq!(plan.problems[0].reason, "FailedCreate");
+}
+
+/// T112: another's data under our name makes us take another name.
+#[test]
+fn a_revision_whose_name_is_taken_gets_another() {
+    let mut world = World::new(set(1, json!({})), &["0:ready"]);
+    let mut taken = revision_of(&world.set, "v1", 1);
+    taken.metadata.owner_references.as_mut().unwrap()[0].uid = "another".to_owned();
+    world.revisions = vec![taken.clone()];
+    let plan = world.plan();
+    assert_eq!(plan.status.collision_count, Some(1));
+    assert_ne!(plan.status.update_revision, taken.metadata.name);
+}
+
+/// T115: a template that an older server has written otherwise is the same template.
+#[test]
+fn a_revision_is_compared_by_meaning() {
+    let mut world = World::new(set(1, json!({})), &["0:ready"]);
+    let mut stored = revision_of(&world.set, "v1", 1);
+    stored.data.0["spec"]["template"]["metadata"]["creationTimestamp"] = Value::Null;
+    world.revisions = vec![stored];
+    assert_eq!(words(&world.plan()), "");
+}
