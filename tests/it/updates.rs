@@ -120,3 +120,25 @@ story! {
         }
     }
 }
+
+story! {
+    /// D5: refused as upstream by default, accepted where the set says so; conditions can be waited for.
+    fn fixed_fields_change_where_the_set_opens_them(k, ["nginx:1.12"]) {
+        k.apply(&web(2, "  podManagementPolicy: Parallel"));
+        k.sh("kubectl wait --for=condition=Available sts/web --timeout=60s");
+        let refused = k.sh_fails("kubectl patch statefulset web -p '{\"spec\":{\"podManagementPolicy\":\"OrderedReady\"}}'");
+        assert!(refused.contains("updates to statefulset spec for fields other than 'replicas'"), "{refused}");
+        let before = k.sh("kubectl get pods -o jsonpath='{.items[*].metadata.uid}'");
+        k.sh("kubectl annotate sts web abide.dev/mutable-fields=true");
+        assert_eq!(k.sh("kubectl patch statefulset web -p '{\"spec\":{\"podManagementPolicy\":\"OrderedReady\"}}'"), "statefulset.apps/web patched\n");
+        assert_eq!(k.sh("kubectl patch statefulset web -p '{\"spec\":{\"serviceName\":\"other\"}}'"), "statefulset.apps/web patched\n");
+        k.sh("kubectl scale sts web --replicas=3");
+        k.until_ready("web", 3);
+        assert_eq!(k.field("pod/web-2", ".spec.subdomain"), "other");
+        assert!(k.sh("kubectl get pods -o jsonpath='{.items[*].metadata.uid}'").starts_with(&before), "healthy pods are not restarted");
+        k.sh("kubectl set image sts/web nginx=absent:9");
+        k.sh("kubectl wait --for=condition=Blocked sts/web --timeout=60s");
+        let why = k.sh("kubectl get sts web -o jsonpath='{.status.conditions[?(@.type==\"Blocked\")].message}'");
+        assert!(why.starts_with("pod web-2 holds up the set: container nginx:"), "{why}");
+    }
+}

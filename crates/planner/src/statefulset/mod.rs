@@ -1,6 +1,7 @@
 //! What a StatefulSet's controller does next. As upstream: `pkg/controller/statefulset/stateful_set_control.go`.
 
 pub mod claims;
+mod conditions;
 pub mod identity;
 pub mod revision;
 mod rollout;
@@ -169,7 +170,14 @@ impl Planner<'_> {
                 lost_current = self.rollout();
             }
         }
-        let status = status::status(self.observed, &self.members, &self.revisions, lost_current);
+        let mut status =
+            status::status(self.observed, &self.members, &self.revisions, lost_current);
+        status.conditions = Some(conditions::conditions(
+            self.observed,
+            &self.members,
+            &status,
+            self.waiting_for.as_deref(),
+        ));
         if !deleting {
             self.actions.extend(revision::superfluous(
                 self.observed,

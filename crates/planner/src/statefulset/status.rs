@@ -89,6 +89,6 @@ pub(super) fn status(
         current_revision: Some(current_revision),
         update_revision: Some(choice.update.revision.clone()),
         collision_count: Some(choice.collision_count),
-        conditions: set.status.as_ref().and_then(|status| status.conditions.clone()),
+        conditions: None,
     }
 }

@@ -622,3 +622,63 @@ fn a_revision_is_compared_by_meaning() {
     world.revisions = vec![stored];
     assert_eq!(words(&world.plan()), "");
 }
+
+#[test]
+fn conditions_say_what_is_up_what_moves_and_who_is_in_the_way() {
+    let said = |world: &World| -> Vec<String> {
+        let conditions = world.plan().status.conditions.unwrap();
+        conditions
+            .iter()
+            .map(|c| {
+                format!(
+                    "{}={} {}: {}",
+                    c.type_.as_deref().unwrap(),
+                    c.status.as_deref().unwrap(),
+                    c.reason.as_deref().unwrap(),
+                    c.message.as_deref().unwrap()
+                )
+            })
+            .collect()
+    };
+    let mut world = World::new(set(2, json!({})), &["0:ready", "1:ready"]);
+    assert_eq!(
+        said(&world),
+        [
+            "Available=True AllReplicasAvailable: 2 of 2 replicas are available",
+            "Progressing=False Complete: 2 replicas are as wanted",
+            "Blocked=False NotBlocked: no pod holds up the set",
+        ]
+    );
+    world.pods.remove(1);
+    assert_eq!(
+        said(&world)[1],
+        "Progressing=True ReplicasChanging: waiting for pod web-1 to be made"
+    );
+    let mut world = World::new(set(2, json!({})), &["0:pending"]);
+    let crashing = json!([{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 3,
+        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 20s restarting failed container"}}}]);
+    world.pods[0].status.as_mut().unwrap().container_statuses =
+        Some(serde_json::from_value(crashing).unwrap());
+    assert_eq!(
+        said(&world),
+        [
+            "Available=False ReplicasUnavailable: 0 of 2 replicas are available",
+            "Progressing=False Blocked: container c: back-off 20s restarting failed container",
+            "Blocked=True CrashLoopBackOff: pod web-0 holds up the set: container c: back-off 20s restarting failed container",
+        ]
+    );
+}
+
+#[test]
+fn a_condition_that_stays_keeps_its_time() {
+    let mut world = World::new(set(1, json!({})), &["0:ready"]);
+    let first = world.plan().status;
+    let mut earlier = first.clone();
+    for condition in earlier.conditions.iter_mut().flatten() {
+        condition.last_transition_time =
+            Some(serde_json::from_value(json!("1970-01-01T00:00:01Z")).unwrap());
+    }
+    world.set.status = Some(earlier.clone());
+    assert_eq!(world.plan().status.conditions, earlier.conditions);
+    assert_ne!(first.conditions, earlier.conditions);
+}
