@@ -119,9 +119,14 @@ kind: StatefulSet
 metadata: {name: big}
 spec: {serviceName: big, replicas: 100, podManagementPolicy: Parallel, selector: {matchLabels: {app: big}}, template: {metadata: {labels: {app: big}}, spec: {containers: [{name: main, image: absent}]}}}
 END
-kubectl wait --for=jsonpath='{.status.readyReplicas}'=100 sts/big --timeout=80s >&2 && kubectl get nodes -o name | wc -l";
+kubectl wait --for=jsonpath='{.status.readyReplicas}'=100 sts/big --timeout=80s >&2 && kubectl get nodes -o name | wc -l
+kubectl annotate pod big-7 abide.dev/simulated-ready=false >&2 && kubectl wait --for=condition=Ready=false pod/big-7 >&2
+kubectl wait --for=jsonpath='{.status.readyReplicas}'=99 sts/big --timeout=80s >&2
+kubectl annotate pod big-7 abide.dev/simulated-ready=true --overwrite >&2 && kubectl wait --for=condition=Ready pod/big-7 >&2
+kubectl annotate pod big-8 abide.dev/simulated-exit-code=1 >&2
+kubectl wait --for=jsonpath='{.status.containerStatuses[0].state.waiting.reason}'=CrashLoopBackOff pod/big-8 --timeout=80s >&2";
     let output = Command::new(abide())
-        .args(["run", "--simulated-nodes", "3", "--", "bash", "-c", script])
+        .args(["run", "--simulated-nodes", "3", "--", "bash", "-ec", script])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -51,6 +51,8 @@ enum Task {
         #[arg(long, default_value_t = 5)]
         runs: usize,
     },
+    /// The larger exploration of the StatefulSet planner: one more move of a user, one more fault, in each scene.
+    Model,
     /// Checks who may depend on whom, and that nothing is forgotten.
     Tidy,
     /// Writes docs/compatibility.md from the kinds' own descriptions (or checks that it is current).
@@ -70,6 +72,7 @@ fn main() -> Result<()> {
         Task::DemoInside => demo::inside(),
         Task::Images { names, list } => images::run(&names, list),
         Task::Bench { filter, runs } => bench::run(filter.as_deref(), runs),
+        Task::Model => test::model(),
         Task::Tidy => tidy::run(),
         Task::Compat { check } => test::compat(check),
         Task::Setup => system::install(),

@@ -60,6 +60,13 @@ fn tests(filter: Option<&str>) -> Result<()> {
     )
 }
 
+/// Explores further than `cargo xtask test` does, and prints what was visited. Takes minutes and some GiB of memory.
+pub(crate) fn model() -> Result<()> {
+    let arguments =
+        ["test", "--workspace", "--test", "model", "--", "--nocapture", "--test-threads=2"];
+    step(cargo(&arguments).env("ABIDE_MODEL", "large"))
+}
+
 /// Compares (or writes) docs/compatibility.md with what the kinds say of themselves.
 pub(crate) fn compat(check: bool) -> Result<()> {
     step(&mut cargo(&["build", "--workspace", "--bins", "--quiet"]))?;

@@ -825,6 +825,9 @@ fn an_update_of_two_parallel_pods_keeps_its_order() {
     scene("updating two, Parallel", Set { parallel: true, ..web(2) }, &moves, 2, 1).run();
     let start = Set { start: 1, partition: 1, ..web(2) };
     scene("updating two from ordinal 1 on", start, &moves, 2, 1).run();
+    let batches = Set { parallel: true, max_unavailable: 2, ..web(4) };
+    let moves = [Move::Template(1), Move::Template(2)];
+    scene("updating four, Parallel, two at a time", batches, &moves, 2, 0).run();
 }
 
 fn an_update_of_a_parallel_set_keeps_within_what_may_be_unavailable() {
