@@ -1,7 +1,12 @@
 //! Stories of a whole control plane in the process, on a paused clock.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on says where"
+)]
 
 mod cluster;
 mod garbage;
+mod histories;
 mod statefulset;
 mod volumes;
