@@ -41,8 +41,24 @@ spec:
     spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
 END
 now() { date +%s%3N; }
+S=$ABIDE_DATA_DIR/../stamped
+# Everything that a watch shows, each line with the time (in microseconds) at which it came.
+stamped() { kubectl get pods --watch-only --output-watch-events "${@/#/--field-selector=metadata.name=}" | while read -r line; do echo "${EPOCHREALTIME/[.,]/} $line"; done > $S & sleep 1; }
+# Milliseconds from the first line like $1 until the first like $2 after the first like $3.
+between() { awk -v from="$1" -v to="$2" -v after="${3:-$1}" '!a && $0 ~ from {a=$1} $0 ~ after {s=1} s && a && $0 ~ to {print ($1 - a) / 1000; exit}' $S; }
+# Makes so many sets of so many simulated replicas and waits until all are Ready.
+sets() { for i in $(seq $1); do echo "{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: set-$i}, spec: {serviceName: s, replicas: $2, podManagementPolicy: $([ $2 -gt 5 ] && echo Parallel || echo OrderedReady), selector: {matchLabels: {app: set-$i}}, template: {metadata: {labels: {app: set-$i}}, spec: {containers: [{name: main, image: busybox}]}}}}"; echo ---; done | kubectl create -f - >&2
+  until [ "$(kubectl get sts -o jsonpath='{.items[*].status.readyReplicas}' | tr ' ' '\n' | grep -c "^$2$")" = $1 ]; do sleep 0.2; done; }
+cpu() { awk '{print ($14 + $15) / 100}' /proc/$(cat $ABIDE_DATA_DIR/server.pid)/stat; }
+memory() { awk '/^Rss:/ {print int($2 / 1024)}' /proc/$(cat $ABIDE_DATA_DIR/server.pid)/smaps_rollup; }
 ready() { until [ "$(kubectl get sts web -o jsonpath='{.status.readyReplicas}')" = $1 ]; do :; done; }
 "#;
+
+/// `W=` makes the helpers known; the value is not used.
+const MANY_SETS: &str = r#"W=0; sets 1000 5; kubectl get pods -o jsonpath='{range .items[*]}{.metadata.creationTimestamp} {.status.conditions[?(@.type=="Ready")].lastTransitionTime}{"\n"}{end}' | awk '{gsub(/[-T:Z]/," "); a=mktime($1" "$2" "$3" "$4" "$5" "$6); z=mktime($7" "$8" "$9" "$10" "$11" "$12); if (!f || a<f) f=a; if (z>l) l=z} END {print (l-f)*1000}'"#;
+const MANY_SETS_CPU: &str = "W=0; sets 1000 5; cpu";
+const TEN_THOUSAND_MEMORY: &str = "W=0; sets 100 100; memory";
+const TEN_THOUSAND_DELETE: &str = "W=0; sets 100 100; stamped set-7-42; kubectl delete pod set-7-42 --wait=false >&2; until grep -q ADDED $S; do :; done; between DELETED ADDED";
 
 const ROWS: &[Row] = &[
     Row {
@@ -70,15 +86,14 @@ const ROWS: &[Row] = &[
         script: "W=10; a=$(now); kubectl apply -f $ABIDE_DATA_DIR/web.yaml >&2; kubectl wait --for=jsonpath='{.status.readyReplicas}'=10 sts/web --timeout=60s >&2; echo $(($(now) - a))",
     },
     Row {
-        name: "one pod deleted (object seen gone) until its successor is Ready",
+        name: "one pod deleted: from its end until its successor is Ready",
         unit: "ms",
         upstream: "720",
         target: "80",
         flags: &["busybox"],
-        script: "W=3; kubectl apply -f $ABIDE_DATA_DIR/web.yaml >&2; ready 3; kubectl delete pod web-1 --wait=false >&2; \
-                 kubectl wait --for=condition=ready=false pod/web-1 --timeout=5s >&2 2>/dev/null; ready 3; \
-                 kubectl get pod web-1 -o json | python3 -c 'import json,sys,datetime as d; p=json.load(sys.stdin); t=lambda s: d.datetime.fromisoformat(s.replace(\"Z\",\"+00:00\")); \
-                 c={c[\"type\"]:c for c in p[\"status\"][\"conditions\"]}; print(int((t(c[\"Ready\"][\"lastTransitionTime\"])-t(p[\"metadata\"][\"creationTimestamp\"])).total_seconds()*1000))'",
+        script: "W=3; kubectl apply -f $ABIDE_DATA_DIR/web.yaml >&2; ready 3; stamped web-1; kubectl delete pod web-1 --wait=false >&2; \
+                 until grep -q 'ADDED.*web-1' $S && grep -q 'MODIFIED.*web-1 .*1/1' <(sed -n '/ADDED.*web-1/,$p' $S); do :; done; \
+                 between 'DELETED.*web-1 ' 'MODIFIED.*web-1 .*1/1' 'ADDED.*web-1 '",
     },
     Row {
         name: "memory when idle, control plane and node",
@@ -103,17 +118,54 @@ spec: {serviceName: s, replicas: 5, selector: {matchLabels: {app: set-$i}}, temp
 END
 done > $ABIDE_DATA_DIR/sets.yaml; kubectl create -f $ABIDE_DATA_DIR/sets.yaml >&2
 until [ "$(kubectl get sts -o jsonpath='{.items[*].status.readyReplicas}' | tr ' ' '\n' | grep -c '^5$')" = 100 ]; do :; done
-kubectl get pods -o json | python3 -c 'import json,sys,datetime as d; ps=json.load(sys.stdin)["items"]; t=lambda s: d.datetime.fromisoformat(s.replace("Z","+00:00")); r=[t(c["lastTransitionTime"]) for p in ps for c in p["status"]["conditions"] if c["type"]=="Ready"]; print(int((max(r)-min(t(p["metadata"]["creationTimestamp"]) for p in ps)).total_seconds()*1000))'"#,
+kubectl get pods -o jsonpath='{range .items[*]}{.metadata.creationTimestamp} {.status.conditions[?(@.type=="Ready")].lastTransitionTime}{"\n"}{end}' | awk '{gsub(/[-T:Z]/," "); a=mktime($1" "$2" "$3" "$4" "$5" "$6); z=mktime($7" "$8" "$9" "$10" "$11" "$12); if (!f || a<f) f=a; if (z>l) l=z} END {print (l-f)*1000}'"#,
+    },
+    Row {
+        name: "1,000 StatefulSets x 5, simulated nodes, from the first to the last Ready",
+        unit: "ms",
+        upstream: "",
+        target: "",
+        flags: &["--simulated-nodes=10"],
+        script: MANY_SETS,
+    },
+    Row {
+        name: "the same: the server's CPU seconds",
+        unit: "s",
+        upstream: "",
+        target: "",
+        flags: &["--simulated-nodes=10"],
+        script: MANY_SETS_CPU,
+    },
+    Row {
+        name: "10,000 pods: the server's memory",
+        unit: "MiB",
+        upstream: "",
+        target: "",
+        flags: &["--simulated-nodes=100"],
+        script: TEN_THOUSAND_MEMORY,
+    },
+    Row {
+        name: "10,000 pods: from a pod's end until its successor exists",
+        unit: "ms",
+        upstream: "",
+        target: "20",
+        flags: &["--simulated-nodes=100"],
+        script: TEN_THOUSAND_DELETE,
     },
 ];
 
 /// Measures the rows whose names contain `filter`.
-pub(crate) fn run(filter: Option<&str>, runs: usize) -> Result<()> {
+pub(crate) fn run(filter: Option<&str>, runs: usize, debug: bool) -> Result<()> {
     system::need_root()?;
     system::install()?;
     images::build(&["busybox"])?;
-    step(&mut cargo(&["build", "--release", "--package", "abide"]))?;
-    let abide = target().join("release/abide");
+    let abide = if debug {
+        step(&mut cargo(&["build", "--workspace"]))?;
+        target().join("debug/abide")
+    } else {
+        step(&mut cargo(&["build", "--release", "--package", "abide"]))?;
+        target().join("release/abide")
+    };
     eprintln!(
         "\n{:70} {:>8} {:>8} {:>8} {:5} {:>9} {:>7}",
         "", "median", "min", "max", "", "upstream", "target"

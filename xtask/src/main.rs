@@ -50,6 +50,9 @@ enum Task {
         /// How often each row is measured.
         #[arg(long, default_value_t = 5)]
         runs: usize,
+        /// Without optimisation: to try the bench itself.
+        #[arg(long)]
+        debug: bool,
     },
     /// The larger exploration of the StatefulSet planner: one more move of a user, one more fault, in each scene.
     Model,
@@ -71,7 +74,7 @@ fn main() -> Result<()> {
         Task::Demo { debug } => demo::run(debug),
         Task::DemoInside => demo::inside(),
         Task::Images { names, list } => images::run(&names, list),
-        Task::Bench { filter, runs } => bench::run(filter.as_deref(), runs),
+        Task::Bench { filter, runs, debug } => bench::run(filter.as_deref(), runs, debug),
         Task::Model => test::model(),
         Task::Tidy => tidy::run(),
         Task::Compat { check } => test::compat(check),
