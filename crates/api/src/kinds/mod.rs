@@ -2,6 +2,7 @@
 
 pub mod config_map;
 pub mod controller_revision;
+pub mod deployment;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod event;
@@ -12,11 +13,13 @@ mod parts;
 pub mod persistent_volume;
 pub mod persistent_volume_claim;
 pub mod pod;
+pub mod replica_set;
 pub mod secret;
 pub mod service;
 pub mod service_account;
 pub mod statefulset;
 pub mod storage_class;
+mod workload;
 
 use crate::kind::Kind;
 
@@ -34,6 +37,8 @@ pub const KINDS: &[&Kind] = &[
     &service_account::KIND,
     &service::KIND,
     &controller_revision::KIND,
+    &deployment::KIND,
+    &replica_set::KIND,
     &statefulset::KIND,
     &lease::KIND,
     &endpoint_slice::KIND,
@@ -77,11 +82,11 @@ mod tests {
             "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1024Mi"}}});
         for kind in KINDS {
             let mut given = json!({"apiVersion": kind.names.api_version(), "kind": kind.names.kind, "metadata": {"name": "x", "namespace": "default"}});
-            if ["pods", "statefulsets", "services", "persistentvolumeclaims"]
-                .contains(&kind.names.plural)
+            if ["pods", "services", "persistentvolumeclaims"].contains(&kind.names.plural)
+                || kind.names.group == "apps"
             {
                 given["spec"] = spec.clone();
-                if kind.names.plural != "statefulsets" {
+                if kind.names.group != "apps" {
                     given["spec"]["selector"] = json!(null);
                 }
             }
@@ -163,6 +168,14 @@ mod tests {
             (
                 "EndpointSlice",
                 json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 1}]}),
+            ),
+            (
+                "Deployment",
+                json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}}),
+            ),
+            (
+                "ReplicaSet",
+                json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}}),
             ),
             ("ControllerRevision", json!({"revision": 1, "data": {}})),
             ("Lease", json!({"spec": {"leaseDurationSeconds": 40}})),

@@ -2,11 +2,10 @@
 
 use super::parts::{AGE, ALL, NAME, PREPARE_SPEC, child, column, default_at, each};
 use super::persistent_volume_claim::{default_claim, validate_claim};
-use super::pod;
+use super::{pod, workload};
 use crate::field_path::{FieldError, FieldPath};
 use crate::kind::{Kind, Names, Scope, Subresource, Validate};
 use crate::object::Object;
-use crate::selector::label::LabelSelector;
 use serde_json::{Value, json};
 
 /// On a set: `podManagementPolicy` and `serviceName` may change.
@@ -53,23 +52,14 @@ pub const KIND: Kind = Kind {
             ))
         }),
         AGE,
-        column("Containers", 1, |object, _| containers(object, "name")),
-        column("Images", 1, |object, _| containers(object, "image")),
+        workload::CONTAINERS,
+        workload::IMAGES,
     ],
     selectable_fields: &[],
     fields: pod::TEMPLATE_FIELDS,
     definition: "io.k8s.api.apps.v1.StatefulSet",
     schema: |generator| drop(generator.subschema_for::<k8s_openapi::api::apps::v1::StatefulSet>()),
 };
-
-fn containers(object: &Object, field: &str) -> Value {
-    let shown: Vec<&str> = object
-        .list_at("/spec/template/spec/containers")
-        .iter()
-        .filter_map(|container| container[field].as_str())
-        .collect();
-    json!(shown.join(","))
-}
 
 fn default(object: &mut Object) {
     let spec = child(object.value_mut(), "spec");
@@ -100,14 +90,6 @@ fn default(object: &mut Object) {
     default_at(status, "availableReplicas", json!(0));
 }
 
-fn not_negative(object: &Object, pointer: &str, errors: &mut Vec<FieldError>) {
-    let number = object.int_at(pointer).unwrap_or(0);
-    if number < 0 {
-        let path = FieldPath::new(&pointer[1..].replace('/', "."));
-        errors.push(FieldError::invalid(&path, number, "must be greater than or equal to 0"));
-    }
-}
-
 fn validate(object: &Object) -> Vec<FieldError> {
     let spec = FieldPath::new("spec");
     let mut errors = Vec::new();
@@ -134,29 +116,10 @@ fn validate(object: &Object) -> Vec<FieldError> {
         }
     }
     for pointer in ["/spec/replicas", "/spec/minReadySeconds", "/spec/ordinals/start"] {
-        not_negative(object, pointer, &mut errors);
+        workload::not_negative(object, pointer, &mut errors);
     }
-    errors.extend(validate_selector(object, &spec));
-    let template = object.at("/spec/template").unwrap_or(&Value::Null);
-    let path = spec.child("template");
-    errors.extend(crate::metadata::validate_labels(
-        template.pointer("/metadata/labels"),
-        &path.child("labels"),
-    ));
-    let restart = object.str_at("/spec/template/spec/restartPolicy");
-    if restart != "Always" {
-        errors.push(FieldError::not_supported(
-            &path.child("spec").child("restartPolicy"),
-            restart,
-            &["Always"],
-        ));
-    }
-    if object.at("/spec/template/spec/activeDeadlineSeconds").is_some() {
-        errors.push(FieldError::forbidden(
-            &path.child("spec").child("activeDeadlineSeconds"),
-            "activeDeadlineSeconds in StatefulSet is not Supported",
-        ));
-    }
+    errors.extend(workload::validate_selector(object, "statefulset"));
+    errors.extend(workload::validate_always_restarting(object, "StatefulSet"));
     errors
 }
 
@@ -209,7 +172,11 @@ fn validate_strategy(object: &Object, path: &FieldPath) -> Vec<FieldError> {
     let rolling = object.at("/spec/updateStrategy/rollingUpdate");
     match object.str_at("/spec/updateStrategy/type") {
         "RollingUpdate" => {
-            not_negative(object, "/spec/updateStrategy/rollingUpdate/partition", &mut errors);
+            workload::not_negative(
+                object,
+                "/spec/updateStrategy/rollingUpdate/partition",
+                &mut errors,
+            );
             if let Some(maximum) = rolling.and_then(|rolling| rolling.get("maxUnavailable")) {
                 errors.extend(validate_max_unavailable(
                     maximum,
@@ -252,53 +219,6 @@ fn validate_max_unavailable(maximum: &Value, path: &FieldPath) -> Vec<FieldError
         },
         _ => Vec::new(),
     }
-}
-
-fn validate_selector(object: &Object, spec: &FieldPath) -> Vec<FieldError> {
-    let path = spec.child("selector");
-    let selector = object.at("/spec/selector").cloned().unwrap_or_default();
-    let is_empty = |field: &str| {
-        selector.get(field).is_none_or(|value| {
-            value.as_object().is_none_or(|m| m.is_empty())
-                && value.as_array().is_none_or(Vec::is_empty)
-        })
-    };
-    if is_empty("matchLabels") && is_empty("matchExpressions") {
-        return vec![FieldError::invalid(
-            &path,
-            &selector,
-            "empty selector is invalid for statefulset",
-        )];
-    }
-    let mut errors =
-        crate::metadata::validate_labels(selector.get("matchLabels"), &path.child("matchLabels"));
-    let operators = ["In", "NotIn", "Exists", "DoesNotExist"];
-    for (index, expression) in
-        selector["matchExpressions"].as_array().into_iter().flatten().enumerate()
-    {
-        let operator = expression["operator"].as_str().unwrap_or_default();
-        if !operators.contains(&operator) {
-            errors.push(FieldError::invalid(
-                &path.child("matchExpressions").index(index).child("operator"),
-                operator,
-                "not a valid selector operator",
-            ));
-        }
-    }
-    if errors.is_empty() {
-        let typed = serde_json::from_value(selector).ok();
-        let labels = object.at("/spec/template/metadata/labels");
-        let matches =
-            LabelSelector::of(typed.as_ref()).matches_lookup(|key| labels?.get(key)?.as_str());
-        if !matches {
-            errors.push(FieldError::invalid(
-                &spec.child("template").child("metadata").child("labels"),
-                labels.unwrap_or(&Value::Null),
-                "`selector` does not match template `labels`",
-            ));
-        }
-    }
-    errors
 }
 
 /// What of a set's spec may change.
@@ -355,7 +275,7 @@ fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
         "observedGeneration",
         "collisionCount",
     ] {
-        not_negative(new, &format!("/status/{field}"), &mut errors);
+        workload::not_negative(new, &format!("/status/{field}"), &mut errors);
     }
     for field in ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"] {
         if count(field) > count("replicas") {
