@@ -19,6 +19,7 @@ const REVISION: &str = "statefulset/revision.rs";
 const CLAIMS: &str = "statefulset/claims.rs";
 const IDENTITY: &str = "statefulset/identity.rs";
 const STATUS: &str = "statefulset/status.rs";
+const WORKLOAD: &str = "workload.rs";
 
 const fn mutant(breaks: &'static str, file: &'static str, rule: &'static str, broken: &'static str) -> Mutant {
     Mutant { breaks, file, rule, broken, kept: "" }
@@ -34,7 +35,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("T7: what is terminating is not deleted again", SET, "if «!terminating» {\n                self.delete(pod);", "true"),
     mutant("T12: a missing claim is made for a Pending pod", SET, "if «status::phase(pod) == \"Pending\" && !terminating» {", "false"),
     mutant("T5: an ordered set waits for a terminating pod", SET, "return if «monotonic» {\n                self.wait(format!(\"pod {name} to be gone\"))", "false"),
-    mutant("T1: the predecessor is Ready", STATUS, "&& «ready_condition(pod).is_some_and(|condition| condition.status == \"True\")»", "true"),
+    mutant("T1: the predecessor is Ready", WORKLOAD, "&& «ready_condition(pod).is_some_and(|condition| condition.status == \"True\")»", "true"),
     mutant("T19: lost labels are put back", SET, "«self.mend(ordinal, pod)»;", "()"),
     mutant("T20: a name that is taken is respected", SET, "= «self.members.foreign.iter().find(|pod| identity::name(pod) == name)»", "None"),
     mutant("T13: a stale claim is waited for", SET, "|| «claims::belongs_to_a_dead_pod(found, &name)»", "false"),

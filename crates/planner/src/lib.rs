@@ -3,8 +3,11 @@
 //! This room has no clock (time is an argument), no randomness, no file, no task and no client. Problems are data.
 
 pub mod claim_binding;
+pub mod deployment;
 pub mod endpoints;
 pub mod garbage;
 pub mod pod;
+pub mod replica_set;
 pub mod scheduling;
 pub mod statefulset;
+pub mod workload;

@@ -49,10 +49,7 @@ pub(super) fn replicas(set: &StatefulSet) -> i64 {
     set.spec.replicas.unwrap_or(1).max(0).into()
 }
 
-/// The owner that controls an object.
-pub(super) fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
-    metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
-}
+pub(super) use crate::workload::controller;
 
 /// A reference to the set as controller.
 pub fn controller_reference(set: &StatefulSet) -> OwnerReference {

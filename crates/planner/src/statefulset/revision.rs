@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 pub const HASH_LABEL: &str = "controller.kubernetes.io/hash";
 /// How much of a set's name a revision's name keeps.
 const NAME_MAX: usize = 223;
-const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// A template and the name of its revision.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,17 +60,7 @@ pub(super) fn data(set: &StatefulSet) -> Value {
     json!({"spec": {"template": template}})
 }
 
-/// FNV-1 (not 1a), 32 bit, over the data and the collision count, as a safe word.
-pub(super) fn hash(data: &Value, collision_count: i32) -> String {
-    let text = format!("{data}{collision_count}");
-    let hash = text
-        .bytes()
-        .fold(0x811c_9dc5_u32, |hash, byte| hash.wrapping_mul(0x0100_0193) ^ u32::from(byte));
-    hash.to_string()
-        .bytes()
-        .map(|byte| ALPHABET[usize::from(byte) % ALPHABET.len()] as char)
-        .collect()
-}
+pub(super) use crate::workload::hash;
 
 fn revision_name(set: &StatefulSet, hash: &str) -> String {
     let name = identity::set_name(set);

@@ -3,37 +3,10 @@
 use super::Observed;
 use super::identity::{self, Membership, REVISION_LABEL};
 use super::revision::Choice;
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSetStatus;
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::Pod;
 
-/// A pod's phase.
-pub(super) fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
-}
-
-fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
-    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == "Ready")
-}
-
-/// Running and Ready.
-pub(super) fn is_ready(pod: &Pod) -> bool {
-    phase(pod) == "Running"
-        && ready_condition(pod).is_some_and(|condition| condition.status == "True")
-}
-
-/// Ready for so long.
-pub(super) fn is_available(pod: &Pod, min_ready_seconds: u64, now: Timestamp) -> bool {
-    if !is_ready(pod) {
-        return false;
-    }
-    let since = ready_condition(pod).and_then(|condition| condition.last_transition_time.as_ref());
-    min_ready_seconds == 0
-        || since.is_some_and(|since| {
-            now.as_second().saturating_sub(since.0.as_second())
-                >= i64::try_from(min_ready_seconds).unwrap_or(i64::MAX)
-        })
-}
+pub(super) use crate::workload::{is_available, is_ready, phase};
 
 /// Ready, and not about to go.
 pub(super) fn is_healthy(pod: &Pod) -> bool {
