@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod clusters;
+mod deployments;
 mod exercise_nginx_curl;
 mod harness;
 mod identity;

@@ -1,7 +1,7 @@
 //! One way to observe and one way to run a controller.
 
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{
     Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
     ServiceAccount,
@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -71,7 +71,7 @@ pub struct Cache<K> {
 
 #[derive(Debug)]
 struct Inner<K> {
-    objects: RwLock<BTreeMap<Key, Arc<K>>>,
+    objects: RwLock<Objects<K>>,
     news: broadcast::Sender<Change<K>>,
     /// The newest resource version seen, once the first listing is complete.
     seen: watch::Sender<Option<u64>>,
@@ -80,6 +80,55 @@ struct Inner<K> {
 impl<K> Clone for Cache<K> {
     fn clone(&self) -> Self {
         Cache { inner: self.inner.clone() }
+    }
+}
+
+#[derive(Debug)]
+struct Objects<K> {
+    by_key: BTreeMap<Key, Arc<K>>,
+    /// Namespace and the controller's uid (empty: nobody controls them) to names.
+    by_controller: HashMap<Key, BTreeSet<String>>,
+}
+
+impl<K> Default for Objects<K> {
+    fn default() -> Self {
+        Objects { by_key: BTreeMap::new(), by_controller: HashMap::new() }
+    }
+}
+
+/// Namespace and the controller's uid.
+fn controller_key(object: &impl ResourceExt) -> Key {
+    let controller = planner::workload::controller(object.meta());
+    let uid = controller.map_or(String::new(), |owner| owner.uid.clone());
+    (object.namespace().unwrap_or_default(), uid)
+}
+
+impl<K: ResourceExt> Objects<K> {
+    fn insert(&mut self, object: Arc<K>) -> Option<Arc<K>> {
+        let old = self.by_key.insert(key_of(&*object), object.clone());
+        if let Some(old) = &old {
+            self.forget(old);
+        }
+        self.by_controller.entry(controller_key(&*object)).or_default().insert(object.name_any());
+        old
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Arc<K>> {
+        let old = self.by_key.remove(key);
+        if let Some(old) = &old {
+            self.forget(old);
+        }
+        old
+    }
+
+    fn forget(&mut self, object: &Arc<K>) {
+        let controller = controller_key(&**object);
+        if let Some(names) = self.by_controller.get_mut(&controller) {
+            names.remove(&object.name_any());
+            if names.is_empty() {
+                self.by_controller.remove(&controller);
+            }
+        }
     }
 }
 
@@ -142,7 +191,7 @@ impl<K: Cached> Cache<K> {
             .objects
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(key_of(&*object), object.clone());
+            .insert(object.clone());
         self.tell(Change { old, new: Some(object) });
     }
 
@@ -152,12 +201,13 @@ impl<K: Cached> Cache<K> {
     }
 
     fn replace(&self, listed: Vec<K>) {
-        let keys: Vec<Key> = listed.iter().map(key_of).collect();
+        let keys: HashSet<Key> = listed.iter().map(key_of).collect();
         let gone: Vec<Key> = self
             .inner
             .objects
             .read()
             .unwrap_or_else(PoisonError::into_inner)
+            .by_key
             .keys()
             .filter(|key| !keys.contains(key))
             .cloned()
@@ -179,6 +229,7 @@ impl<K: Cached> Cache<K> {
             .objects
             .read()
             .unwrap_or_else(PoisonError::into_inner)
+            .by_key
             .get(&(namespace.to_owned(), name.to_owned()))
             .cloned()
     }
@@ -188,6 +239,7 @@ impl<K: Cached> Cache<K> {
         let start = (namespace.to_owned(), String::new());
         let objects = self.inner.objects.read().unwrap_or_else(PoisonError::into_inner);
         objects
+            .by_key
             .range(start..)
             .take_while(|((found, _), _)| found == namespace)
             .map(|(_, object)| object.clone())
@@ -199,10 +251,27 @@ impl<K: Cached> Cache<K> {
         let start = (namespace.to_owned(), prefix.to_owned());
         let objects = self.inner.objects.read().unwrap_or_else(PoisonError::into_inner);
         objects
+            .by_key
             .range(start..)
             .take_while(|((found, name), _)| found == namespace && name.starts_with(prefix))
             .map(|(_, object)| object.clone())
             .collect()
+    }
+
+    /// All of a namespace that an object controls: proportional to what is found.
+    pub fn controlled_by(&self, namespace: &str, uid: &str) -> Vec<Arc<K>> {
+        let objects = self.inner.objects.read().unwrap_or_else(PoisonError::into_inner);
+        let names = objects.by_controller.get(&(namespace.to_owned(), uid.to_owned()));
+        names
+            .into_iter()
+            .flatten()
+            .filter_map(|name| objects.by_key.get(&(namespace.to_owned(), name.clone())).cloned())
+            .collect()
+    }
+
+    /// All of a namespace that nobody controls.
+    pub fn orphans(&self, namespace: &str) -> Vec<Arc<K>> {
+        self.controlled_by(namespace, "")
     }
 
     /// All.
@@ -211,6 +280,7 @@ impl<K: Cached> Cache<K> {
             .objects
             .read()
             .unwrap_or_else(PoisonError::into_inner)
+            .by_key
             .values()
             .cloned()
             .collect()
@@ -262,6 +332,10 @@ pub struct Caches {
     pub sets: Cache<StatefulSet>,
     /// Revisions.
     pub revisions: Cache<ControllerRevision>,
+    /// Deployments.
+    pub deployments: Cache<Deployment>,
+    /// ReplicaSets.
+    pub replica_sets: Cache<ReplicaSet>,
     /// Claims.
     pub claims: Cache<PersistentVolumeClaim>,
     /// Volumes.
@@ -289,6 +363,8 @@ impl Caches {
             pods: Cache::start(client.clone()),
             sets: Cache::start(client.clone()),
             revisions: Cache::start(client.clone()),
+            deployments: Cache::start(client.clone()),
+            replica_sets: Cache::start(client.clone()),
             claims: Cache::start(client.clone()),
             volumes: Cache::start(client.clone()),
             classes: Cache::start(client.clone()),

@@ -4,12 +4,15 @@
 //! it waits until the cache has seen it.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod dependents;
+mod deployment;
 mod endpoints;
 mod events;
 mod garbage_collector;
 pub mod harness;
 mod namespace;
 mod persistent_volume;
+mod replica_set;
 mod scheduler;
 mod service_account;
 mod statefulset;
@@ -51,6 +54,8 @@ pub async fn run(config: Config, closing: CancellationToken) {
     let tasks = async {
         tokio::join!(
             statefulset::run(user("statefulset-controller"), caches.clone(), config.clock.clone()),
+            deployment::run(user("deployment-controller"), caches.clone(), config.clock.clone()),
+            replica_set::run(user("replicaset-controller"), caches.clone(), config.clock.clone()),
             scheduler::run((config.client_for)("system:kube-scheduler"), caches.clone()),
             endpoints::run(user("endpointslice-controller"), caches.clone()),
             persistent_volume::run(

@@ -1,10 +1,11 @@
 //! The StatefulSet controller: observe, plan, act.
 
+use crate::dependents::{self, key_of, words};
 use crate::events::Recorder;
 use crate::harness::{Caches, Change, Key, drive, queue};
-use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use planner::statefulset::identity::controller_reference;
 use planner::statefulset::{Action, Observed, Plan, plan};
@@ -70,14 +71,6 @@ pub(crate) async fn run(client: Client, caches: Caches, clock: crate::Clock) {
         async move { controller.reconcile(&key).await }
     })
     .await;
-}
-
-fn key_of<K: Resource<DynamicType = ()>>(change: &Change<K>) -> Option<Key> {
-    let object = change.new.as_ref().or(change.old.as_ref())?;
-    Some((
-        object.meta().namespace.clone().unwrap_or_default(),
-        object.meta().name.clone().unwrap_or_default(),
-    ))
 }
 
 /// The sets that a change concerns: those that own the object, and the one that `by_name` finds.
@@ -160,7 +153,8 @@ impl Controller {
         }
         let acted = self.act(&set, &plan).await;
         // The status is told also when an action failed.
-        self.write_status(&set, plan.status).await?;
+        let told = (set.status.as_ref(), &plan.status);
+        dependents::write_status(&self.client, &self.caches.sets, &*set, told).await?;
         acted?;
         Ok(plan.look_again_after)
     }
@@ -203,31 +197,12 @@ impl Controller {
         let revisions: Api<ControllerRevision> = Api::namespaced(self.client.clone(), &namespace);
         match action {
             Action::AdoptPod { name, uid } => {
-                let live = Api::<StatefulSet>::namespaced(self.client.clone(), &namespace)
-                    .get(&set_name)
-                    .await
-                    .map_err(|error| error.to_string())?;
-                if live.uid() != set.uid() || live.metadata.deletion_timestamp.is_some() {
-                    return Err(format!(
-                        "original StatefulSet {namespace}/{set_name} is gone: got uid {:?}",
-                        live.uid()
-                    ));
-                }
-                let change = json!({"metadata": {"uid": uid, "ownerReferences": [controller_reference(set)]}});
-                let pod = pods
-                    .patch(name, &PatchParams::default(), &Patch::Strategic(change))
-                    .await
-                    .map_err(|error| error.to_string())?;
-                self.caches.pods.wait_for_write(&pod).await;
+                let reference = controller_reference(set);
+                let cache = &self.caches.pods;
+                dependents::adopt(&self.client, set, &reference, cache, (name, uid)).await?;
             }
             Action::ReleasePod { name, uid } => {
-                let own = set.uid().unwrap_or_default();
-                let change = json!({"metadata": {"uid": uid, "ownerReferences": [{"$patch": "delete", "uid": own}]}});
-                let pod = pods
-                    .patch(name, &PatchParams::default(), &Patch::Strategic(change))
-                    .await
-                    .map_err(|error| error.to_string())?;
-                self.caches.pods.wait_for_write(&pod).await;
+                dependents::release(&self.client, set, &self.caches.pods, (name, uid)).await?;
             }
             Action::CreateRevision(revision) => {
                 match revisions.create(&PostParams::default(), revision).await {
@@ -315,30 +290,15 @@ impl Controller {
                 }
             }
             Action::DeletePod { name, uid } => {
-                let only_this = Preconditions { uid: Some(uid.clone()), resource_version: None };
-                let result = pods
-                    .delete(
-                        name,
-                        &DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() },
-                    )
-                    .await;
-                match result {
-                    Ok(deleted) => {
-                        if let Some(version) = deleted
-                            .left()
-                            .and_then(|pod| pod.resource_version())
-                            .and_then(|version| version.parse().ok())
-                        {
-                            self.caches.pods.wait_until_seen(version).await;
-                        }
-                        self.recorder.tell(
-                            set,
-                            "Normal",
-                            "SuccessfulDelete",
-                            &format!("delete Pod {name} in StatefulSet {set_name} successful"),
-                        );
-                    }
-                    Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
+                let cache = &self.caches.pods;
+                match dependents::delete(&self.client, &namespace, cache, (name, uid)).await {
+                    Ok(true) => self.recorder.tell(
+                        set,
+                        "Normal",
+                        "SuccessfulDelete",
+                        &format!("delete Pod {name} in StatefulSet {set_name} successful"),
+                    ),
+                    Ok(false) => {}
                     Err(error) => {
                         let words = words(&error);
                         self.recorder.tell(
@@ -372,34 +332,6 @@ impl Controller {
         }
         Ok(())
     }
-
-    /// Writes the status, if it differs. When somebody else wrote meanwhile, only the status is tried again.
-    async fn write_status(
-        &self,
-        set: &StatefulSet,
-        status: StatefulSetStatus,
-    ) -> Result<(), String> {
-        if set.status.as_ref() == Some(&status) {
-            return Ok(());
-        }
-        let api: Api<StatefulSet> =
-            Api::namespaced(self.client.clone(), &set.namespace().unwrap_or_default());
-        let mut value = json!({"metadata": {"uid": set.metadata.uid}, "status": status});
-        for counter in ["readyReplicas", "currentReplicas", "updatedReplicas"] {
-            if value["status"].get(counter).is_none() {
-                value["status"][counter] = serde_json::Value::Null;
-            }
-        }
-        match api.patch_status(&set.name_any(), &PatchParams::default(), &Patch::Merge(value)).await
-        {
-            Ok(written) => {
-                self.caches.sets.wait_for_write(&written).await;
-                Ok(())
-            }
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
 }
 
 fn is_per_pod(action: &Action) -> bool {
@@ -416,11 +348,6 @@ fn is_per_pod(action: &Action) -> bool {
         | Action::UpdatePodIdentity { .. }
         | Action::DeleteRevision { .. } => false,
     }
-}
-
-/// What the API server said.
-fn words(error: &kube::Error) -> String {
-    if let kube::Error::Api(status) = error { status.message.clone() } else { error.to_string() }
 }
 
 fn gone(result: Result<(), kube::Error>) -> Result<(), String> {

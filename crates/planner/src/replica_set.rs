@@ -22,9 +22,9 @@ pub struct Observed<'a> {
     /// The set.
     pub set: &'a ReplicaSet,
     /// Pods that it controls, and those of its namespace that nobody controls.
-    pub pods: &'a [Pod],
+    pub pods: &'a [&'a Pod],
     /// The active pods of the sets that have the same owner: of two pods the one on the fuller node goes first.
-    pub related: &'a [Pod],
+    pub related: &'a [&'a Pod],
     /// Why the last step failed, if it did.
     pub failure: Option<&'a Failure>,
     /// Now.
@@ -102,7 +102,7 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     let deleting = set.metadata.deletion_timestamp.is_some();
     let mut actions = Vec::new();
     let mut own: Vec<&Pod> = Vec::new();
-    for pod in observed.pods {
+    for &pod in observed.pods {
         let matches = selector.matches_optional(pod.metadata.labels.as_ref());
         let (name, uid) = identity(pod);
         if is_controlled_by(&pod.metadata, set.metadata.uid.as_ref()) {
@@ -297,7 +297,8 @@ mod tests {
 
     fn planned(set: &ReplicaSet, pods: &[Pod]) -> Plan {
         let now = "2026-01-01T01:00:00Z".parse().unwrap();
-        plan(&Observed { set, pods, related: pods, failure: None, now })
+        let pods: Vec<&Pod> = pods.iter().collect();
+        plan(&Observed { set, pods: &pods, related: &pods, failure: None, now })
     }
 
     fn deleted(set: &ReplicaSet, pods: &[Pod]) -> Vec<String> {

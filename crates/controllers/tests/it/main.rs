@@ -6,6 +6,7 @@
 )]
 
 mod cluster;
+mod deployment;
 mod garbage;
 mod histories;
 mod statefulset;

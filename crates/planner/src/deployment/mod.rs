@@ -31,9 +31,9 @@ pub struct Observed<'a> {
     /// The Deployment.
     pub deployment: &'a Deployment,
     /// ReplicaSets that it controls, and those of its namespace that nobody controls.
-    pub sets: &'a [ReplicaSet],
+    pub sets: &'a [&'a ReplicaSet],
     /// The pods of its ReplicaSets (only looked at with the strategy `Recreate`).
-    pub pods: &'a [Pod],
+    pub pods: &'a [&'a Pod],
     /// The names of all ReplicaSets of its namespace that begin with its own.
     pub taken: &'a [String],
     /// Now.
@@ -233,7 +233,7 @@ impl Planner<'_> {
         let deployment = self.observed.deployment;
         let selector = LabelSelector::of(Some(&deployment.spec.selector));
         let deleting = deployment.metadata.deletion_timestamp.is_some();
-        for set in self.observed.sets {
+        for &set in self.observed.sets {
             let matches = selector.matches_optional(set.metadata.labels.as_ref());
             let identity =
                 || (set_name(set).to_owned(), set.metadata.uid.clone().unwrap_or_default());

@@ -50,8 +50,8 @@ impl World {
         let now = Timestamp::from_second(self.now).unwrap();
         plan(&Observed {
             deployment: &self.deployment,
-            sets: &self.sets,
-            pods: &self.pods,
+            sets: &self.sets.iter().collect::<Vec<_>>(),
+            pods: &self.pods.iter().collect::<Vec<_>>(),
             taken: &taken,
             now,
         })
