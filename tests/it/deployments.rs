@@ -51,9 +51,9 @@ story! {
     /// A6: all pods of a Deployment share one claim, where each pod of a StatefulSet has its own.
     fn the_pods_of_a_deployment_share_a_claim(k, ["nginx:1.12"]) {
         k.apply(
-            "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: shared}, spec: {accessModes: [ReadWriteMany], resources: {requests: {storage: 1Gi}}}}\n---\n\
-             {apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {replicas: 2, selector: {matchLabels: {app: web}}, template: {metadata: {labels: {app: web}}, \
-             spec: {containers: [{name: nginx, image: 'nginx:1.12', volumeMounts: [{name: data, mountPath: /data}]}], volumes: [{name: data, persistentVolumeClaim: {claimName: shared}}]}}}}",
+            "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: shared}\nspec: {accessModes: [ReadWriteMany], resources: {requests: {storage: 1Gi}}}\n---\n\
+             apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicas: 2\n  selector: {matchLabels: {app: web}}\n  template:\n    metadata: {labels: {app: web}}\n    \
+             spec: {containers: [{name: nginx, image: 'nginx:1.12', volumeMounts: [{name: data, mountPath: /data}]}], volumes: [{name: data, persistentVolumeClaim: {claimName: shared}}]}\n",
         );
         k.sh("kubectl rollout status deployment/web --timeout=90s");
         let names = k.sh("kubectl get pods -o jsonpath='{.items[*].metadata.name}'");
