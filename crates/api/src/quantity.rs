@@ -41,6 +41,12 @@ pub struct Quantity {
     format: Format,
 }
 
+impl Default for Quantity {
+    fn default() -> Quantity {
+        Quantity::ZERO
+    }
+}
+
 impl Quantity {
     /// No amount.
     pub const ZERO: Quantity = Quantity { nanos: 0, format: Format::Decimal };

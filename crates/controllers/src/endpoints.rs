@@ -1,6 +1,6 @@
 //! EndpointSlices and Endpoints of Services with a selector.
 
-use crate::harness::{Caches, Change, Key, drive, queue};
+use crate::harness::{Caches, Change, Key, LABEL, drive, queue};
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -30,20 +30,22 @@ pub(crate) async fn run(client: Client, caches: Caches) {
             else {
                 return Vec::new();
             };
-            let selected = |service: &Service| {
-                selects(service).is_some_and(|selector| {
-                    [&change.old, &change.new]
-                        .into_iter()
-                        .flatten()
-                        .any(|pod| selector.matches_optional(pod.metadata.labels.as_ref()))
-                })
-            };
-            services
-                .of_namespace(&namespace)
-                .iter()
-                .filter(|service| selected(service))
-                .map(|service| (namespace.clone(), service.name_any()))
-                .collect()
+            let mut keys: Vec<Key> = Vec::new();
+            for pod in [&change.old, &change.new].into_iter().flatten() {
+                let candidates = pod.labels().iter().flat_map(|(key, value)| {
+                    services.found(LABEL, &namespace, &format!("{key}={value}"))
+                });
+                for service in candidates {
+                    let key = (namespace.clone(), service.name_any());
+                    let selected = selects(&service).is_some_and(|selector| {
+                        selector.matches_optional(pod.metadata.labels.as_ref())
+                    });
+                    if selected && !keys.contains(&key) {
+                        keys.push(key);
+                    }
+                }
+            }
+            keys
         }
     });
     queue.feed(&caches.slices, |change: &Change<EndpointSlice>| {
@@ -81,10 +83,13 @@ async fn reconcile(
         return Ok(None);
     };
     let Some(selector) = selects(&service) else { return Ok(None) };
-    let selected: Vec<Arc<Pod>> = caches
-        .pods
-        .of_namespace(namespace)
+    // The rarest of the labels that it asks for leads to all its pods.
+    let pairs = service.spec.iter().flat_map(|spec| spec.selector.iter().flatten());
+    let words = pairs.map(|(key, value)| format!("{key}={value}"));
+    let rarest = words.min_by_key(|word| caches.pods.count(LABEL, namespace, word));
+    let selected: Vec<Arc<Pod>> = rarest
         .into_iter()
+        .flat_map(|word| caches.pods.found(LABEL, namespace, &word))
         .filter(|pod| selector.matches_optional(pod.metadata.labels.as_ref()))
         .collect();
     let pods: Vec<&Pod> = selected.iter().map(|pod| &**pod).collect();

@@ -83,50 +83,56 @@ impl<K> Clone for Cache<K> {
     }
 }
 
+/// Under which words an object of a kind is found: the name of an index, and namespace and word in it.
+pub type Indexer<K> = fn(&K) -> Vec<(&'static str, Key)>;
+
 #[derive(Debug)]
 struct Objects<K> {
-    by_key: BTreeMap<Key, Arc<K>>,
-    /// Namespace and the controller's uid (empty: nobody controls them) to names.
-    by_controller: HashMap<Key, BTreeSet<String>>,
+    by_key: BTreeMap<Arc<Key>, Arc<K>>,
+    index: HashMap<(&'static str, Key), BTreeSet<Arc<Key>>>,
+    indexer: Indexer<K>,
 }
 
-impl<K> Default for Objects<K> {
-    fn default() -> Self {
-        Objects { by_key: BTreeMap::new(), by_controller: HashMap::new() }
-    }
-}
-
-/// Namespace and the controller's uid.
-fn controller_key(object: &impl ResourceExt) -> Key {
-    let controller = planner::workload::controller(object.meta());
-    let uid = controller.map_or(String::new(), |owner| owner.uid.clone());
-    (object.namespace().unwrap_or_default(), uid)
-}
+/// The index of controllers' uids; the empty word stands for none.
+const CONTROLLER: &str = "controller";
 
 impl<K: ResourceExt> Objects<K> {
+    fn words(&self, object: &K) -> Vec<(&'static str, Key)> {
+        let controller = planner::workload::controller(object.meta());
+        let uid = controller.map_or(String::new(), |owner| owner.uid.clone());
+        let mut words = (self.indexer)(object);
+        words.push((CONTROLLER, (object.namespace().unwrap_or_default(), uid)));
+        words
+    }
+
     fn insert(&mut self, object: Arc<K>) -> Option<Arc<K>> {
-        let old = self.by_key.insert(key_of(&*object), object.clone());
+        let key = Arc::new(key_of(&*object));
+        let words = self.words(&object);
+        let old = self.by_key.insert(key.clone(), object);
         if let Some(old) = &old {
-            self.forget(old);
+            self.forget(&key, self.words(old));
         }
-        self.by_controller.entry(controller_key(&*object)).or_default().insert(object.name_any());
+        for word in words {
+            self.index.entry(word).or_default().insert(key.clone());
+        }
         old
     }
 
     fn remove(&mut self, key: &Key) -> Option<Arc<K>> {
         let old = self.by_key.remove(key);
         if let Some(old) = &old {
-            self.forget(old);
+            self.forget(key, self.words(old));
         }
         old
     }
 
-    fn forget(&mut self, object: &Arc<K>) {
-        let controller = controller_key(&**object);
-        if let Some(names) = self.by_controller.get_mut(&controller) {
-            names.remove(&object.name_any());
-            if names.is_empty() {
-                self.by_controller.remove(&controller);
+    fn forget(&mut self, key: &Key, words: Vec<(&'static str, Key)>) {
+        for word in words {
+            if let Some(keys) = self.index.get_mut(&word) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.index.remove(&word);
+                }
             }
         }
     }
@@ -143,8 +149,14 @@ fn key_of(object: &impl ResourceExt) -> Key {
 impl<K: Cached> Cache<K> {
     /// Starts the watch.
     pub fn start(client: Client) -> Cache<K> {
+        Cache::indexed(client, |_| Vec::new())
+    }
+
+    /// Starts the watch of a kind whose objects are found by more than their names.
+    pub fn indexed(client: Client, indexer: Indexer<K>) -> Cache<K> {
+        let objects = Objects { by_key: BTreeMap::new(), index: HashMap::new(), indexer };
         let inner = Arc::new(Inner {
-            objects: RwLock::default(),
+            objects: RwLock::new(objects),
             news: broadcast::channel(NEWS).0,
             seen: watch::channel(None).0,
         });
@@ -209,8 +221,8 @@ impl<K: Cached> Cache<K> {
             .unwrap_or_else(PoisonError::into_inner)
             .by_key
             .keys()
-            .filter(|key| !keys.contains(key))
-            .cloned()
+            .filter(|key| !keys.contains(&***key))
+            .map(|key| (**key).clone())
             .collect();
         gone.iter().for_each(|key| self.remove(key));
         let newest = listed.iter().map(version).max().unwrap_or(0);
@@ -240,8 +252,8 @@ impl<K: Cached> Cache<K> {
         let objects = self.inner.objects.read().unwrap_or_else(PoisonError::into_inner);
         objects
             .by_key
-            .range(start..)
-            .take_while(|((found, _), _)| found == namespace)
+            .range::<Key, _>(start..)
+            .take_while(|(key, _)| key.0 == namespace)
             .map(|(_, object)| object.clone())
             .collect()
     }
@@ -252,26 +264,34 @@ impl<K: Cached> Cache<K> {
         let objects = self.inner.objects.read().unwrap_or_else(PoisonError::into_inner);
         objects
             .by_key
-            .range(start..)
-            .take_while(|((found, name), _)| found == namespace && name.starts_with(prefix))
+            .range::<Key, _>(start..)
+            .take_while(|(key, _)| key.0 == namespace && key.1.starts_with(prefix))
             .map(|(_, object)| object.clone())
             .collect()
     }
 
-    /// All of a namespace that an object controls: proportional to what is found.
-    pub fn controlled_by(&self, namespace: &str, uid: &str) -> Vec<Arc<K>> {
+    /// All that an index has under a word: proportional to what is found.
+    pub fn found(&self, index: &'static str, namespace: &str, word: &str) -> Vec<Arc<K>> {
         let objects = self.inner.objects.read().unwrap_or_else(PoisonError::into_inner);
-        let names = objects.by_controller.get(&(namespace.to_owned(), uid.to_owned()));
-        names
-            .into_iter()
-            .flatten()
-            .filter_map(|name| objects.by_key.get(&(namespace.to_owned(), name.clone())).cloned())
-            .collect()
+        let keys = objects.index.get(&(index, (namespace.to_owned(), word.to_owned())));
+        keys.into_iter().flatten().filter_map(|key| objects.by_key.get(key).cloned()).collect()
+    }
+
+    /// How many an index has under a word.
+    pub fn count(&self, index: &'static str, namespace: &str, word: &str) -> usize {
+        let objects = self.inner.objects.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = objects.index.get(&(index, (namespace.to_owned(), word.to_owned())));
+        keys.map_or(0, BTreeSet::len)
+    }
+
+    /// All of a namespace that an object controls.
+    pub fn controlled_by(&self, namespace: &str, uid: &str) -> Vec<Arc<K>> {
+        self.found(CONTROLLER, namespace, uid)
     }
 
     /// All of a namespace that nobody controls.
     pub fn orphans(&self, namespace: &str) -> Vec<Arc<K>> {
-        self.controlled_by(namespace, "")
+        self.found(CONTROLLER, namespace, "")
     }
 
     /// All.
@@ -356,20 +376,77 @@ pub struct Caches {
     pub accounts: Cache<ServiceAccount>,
 }
 
+/// The index of label pairs, `key=value`.
+pub const LABEL: &str = "label";
+/// The index of claims that pods use, or that volumes are promised to.
+pub const CLAIM: &str = "claim";
+/// The index of pods without a node, and of volumes and claims without each other.
+pub const FREE: &str = "free";
+
+fn label_words<'a>(
+    namespace: &'a str,
+    labels: impl IntoIterator<Item = (&'a String, &'a String)>,
+) -> impl Iterator<Item = (&'static str, Key)> {
+    labels
+        .into_iter()
+        .map(move |(key, value)| (LABEL, (namespace.to_owned(), format!("{key}={value}"))))
+}
+
+/// The claims that a pod uses.
+pub fn claims_of(pod: &Pod) -> impl Iterator<Item = &str> {
+    pod.spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten())
+        .filter_map(|volume| Some(volume.persistent_volume_claim.as_ref()?.claim_name.as_str()))
+}
+
+fn pod_words(pod: &Pod) -> Vec<(&'static str, Key)> {
+    let namespace = pod.namespace().unwrap_or_default();
+    let mut words: Vec<(&'static str, Key)> = label_words(&namespace, pod.labels()).collect();
+    words.extend(claims_of(pod).map(|claim| (CLAIM, (namespace.clone(), claim.to_owned()))));
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    if node.unwrap_or_default().is_empty() {
+        words.push((FREE, Key::default()));
+    }
+    words
+}
+
+fn volume_words(volume: &PersistentVolume) -> Vec<(&'static str, Key)> {
+    match volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()) {
+        Some(claim) => {
+            let namespace = claim.namespace.clone().unwrap_or_default();
+            vec![(CLAIM, (namespace, claim.name.clone().unwrap_or_default()))]
+        }
+        None => vec![(FREE, Key::default())],
+    }
+}
+
+fn claim_words(claim: &PersistentVolumeClaim) -> Vec<(&'static str, Key)> {
+    let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+    if phase == Some("Bound") { Vec::new() } else { vec![(FREE, Key::default())] }
+}
+
+/// A Service is found by the first pair of its selector: whoever it selects has that label.
+fn service_words(service: &Service) -> Vec<(&'static str, Key)> {
+    let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    let first = selector.and_then(|selector| selector.iter().next());
+    label_words(&service.namespace().unwrap_or_default(), first).collect()
+}
+
 impl Caches {
     /// Starts all watches.
     pub fn start(client: Client) -> Caches {
         Caches {
-            pods: Cache::start(client.clone()),
+            pods: Cache::indexed(client.clone(), pod_words),
             sets: Cache::start(client.clone()),
             revisions: Cache::start(client.clone()),
             deployments: Cache::start(client.clone()),
             replica_sets: Cache::start(client.clone()),
-            claims: Cache::start(client.clone()),
-            volumes: Cache::start(client.clone()),
+            claims: Cache::indexed(client.clone(), claim_words),
+            volumes: Cache::indexed(client.clone(), volume_words),
             classes: Cache::start(client.clone()),
             nodes: Cache::start(client.clone()),
-            services: Cache::start(client.clone()),
+            services: Cache::indexed(client.clone(), service_words),
             slices: Cache::start(client.clone()),
             endpoints: Cache::start(client.clone()),
             namespaces: Cache::start(client.clone()),

@@ -61,6 +61,7 @@ pub async fn run(config: Config, closing: CancellationToken) {
             persistent_volume::run(
                 user("persistent-volume-binder"),
                 caches.clone(),
+                config.clock.clone(),
                 config.volume_root.clone()
             ),
             garbage_collector::run(user("generic-garbage-collector")),

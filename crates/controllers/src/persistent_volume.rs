@@ -5,7 +5,7 @@
 //! Delete, the agent of its node removes the directory, deletes the object and takes the finalizer away.
 
 use crate::events::Recorder;
-use crate::harness::{Caches, Change, Key, drive, queue};
+use crate::harness::{CLAIM, Caches, Change, FREE, Key, claims_of, drive, queue};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -33,6 +33,7 @@ struct Binder {
     client: Client,
     caches: Caches,
     recorder: Recorder,
+    clock: crate::Clock,
     volume_root: String,
 }
 
@@ -41,7 +42,7 @@ fn claim_key(claim: &PersistentVolumeClaim) -> Key {
 }
 
 /// Runs for ever.
-pub(crate) async fn run(client: Client, caches: Caches, volume_root: String) {
+pub(crate) async fn run(client: Client, caches: Caches, clock: crate::Clock, volume_root: String) {
     let (queue, keys) = queue();
     queue.feed(&caches.claims, {
         let volumes = caches.volumes.clone();
@@ -63,13 +64,10 @@ pub(crate) async fn run(client: Client, caches: Caches, volume_root: String) {
                         .map(|name| (VOLUMES.to_owned(), name)),
                 );
                 if change.new.is_none() {
-                    keys.extend(
-                        volumes
-                            .all()
-                            .iter()
-                            .filter(|volume| is_bound_to(volume, claim))
-                            .map(|volume| (VOLUMES.to_owned(), volume.name_any())),
-                    );
+                    let (namespace, name) = claim_key(claim);
+                    let promised = volumes.found(CLAIM, &namespace, &name);
+                    let bound = promised.iter().filter(|volume| is_bound_to(volume, claim));
+                    keys.extend(bound.map(|volume| (VOLUMES.to_owned(), volume.name_any())));
                 }
             }
             keys
@@ -86,13 +84,9 @@ pub(crate) async fn run(client: Client, caches: Caches, volume_root: String) {
                         claim.namespace.clone().unwrap_or_default(),
                         claim.name.clone().unwrap_or_default(),
                     )),
-                    None => keys.extend(
-                        claims
-                            .all()
-                            .iter()
-                            .filter(|claim| !is_bound(claim))
-                            .map(|claim| claim_key(claim)),
-                    ),
+                    None => {
+                        keys.extend(claims.found(FREE, "", "").iter().map(|claim| claim_key(claim)))
+                    }
                 }
             }
             keys
@@ -103,11 +97,20 @@ pub(crate) async fn run(client: Client, caches: Caches, volume_root: String) {
         let gone = change.new.as_ref().is_none_or(|pod| ended(pod));
         let pod = change.new.as_ref().or(change.old.as_ref());
         let claims = pod.iter().flat_map(|pod| {
-            used(pod)
+            claims_of(pod)
                 .map(|claim| (pod.namespace().unwrap_or_default(), claim.to_owned()))
                 .collect::<Vec<Key>>()
         });
         if gone { claims.collect() } else { Vec::new() }
+    });
+    queue.feed(&caches.classes, {
+        let claims = caches.claims.clone();
+        // A new default class is for those, too, who have asked for none (T126).
+        move |change: &Change<StorageClass>| {
+            let concerns = change.new.is_some();
+            let waiting = claims.found(FREE, "", "");
+            waiting.iter().filter(|_| concerns).map(|claim| claim_key(claim)).collect()
+        }
     });
     tokio::join!(
         caches.claims.synced(),
@@ -119,6 +122,7 @@ pub(crate) async fn run(client: Client, caches: Caches, volume_root: String) {
         recorder: Recorder::new(client.clone(), "persistentvolume-controller"),
         client,
         caches,
+        clock,
         volume_root,
     };
     if let Err(error) = binder.make_class().await {
@@ -145,13 +149,6 @@ fn ended(pod: &Pod) -> bool {
     pod.status.as_ref().is_some_and(|status| {
         ["Succeeded", "Failed"].contains(&status.phase.as_deref().unwrap_or_default())
     })
-}
-
-fn used(pod: &Pod) -> impl Iterator<Item = &str> {
-    pod.spec
-        .iter()
-        .flat_map(|spec| spec.volumes.iter().flatten())
-        .filter_map(|volume| Some(volume.persistent_volume_claim.as_ref()?.claim_name.as_str()))
 }
 
 fn text(error: kube::Error) -> String {
@@ -232,7 +229,11 @@ impl Binder {
         if is_bound(&claim) {
             return self.grow(&claim).await.map(|()| None);
         }
-        let volumes = self.caches.volumes.all();
+        if let Some(class) = self.default_class_for(&claim) {
+            let change = json!({"metadata": {"uid": claim.metadata.uid, "resourceVersion": claim.metadata.resource_version}, "spec": {"storageClassName": class}});
+            return self.patch_claim(&claim, change, false).await.map(|()| None);
+        }
+        let volumes = self.candidates(&claim);
         let candidates: Vec<&PersistentVolume> = volumes.iter().map(|volume| &**volume).collect();
         let class = self.class(&claim);
         let waits = class.as_ref().is_some_and(|class| {
@@ -270,6 +271,37 @@ impl Binder {
                 Ok(None)
             }
         }
+    }
+
+    /// The volumes that a claim may get: promised to it, named by it, or free.
+    fn candidates(&self, claim: &PersistentVolumeClaim) -> Vec<Arc<PersistentVolume>> {
+        let (namespace, name) = claim_key(claim);
+        let mut candidates = self.caches.volumes.found(CLAIM, &namespace, &name);
+        let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
+        candidates.extend(named.and_then(|name| self.caches.volumes.get("", name)));
+        candidates.extend(self.caches.volumes.found(FREE, "", ""));
+        candidates
+    }
+
+    /// The class for a claim that was made when there was no default class, once there is one.
+    /// As upstream: `assignDefaultStorageClass`, KEP-3333.
+    fn default_class_for(&self, claim: &PersistentVolumeClaim) -> Option<String> {
+        let spec = claim.spec.as_ref()?;
+        if spec.storage_class_name.is_some()
+            || spec.volume_name.as_deref().is_some_and(|name| !name.is_empty())
+        {
+            return None;
+        }
+        let classes = self.caches.classes.all();
+        let defaults = classes.iter().filter(|class| {
+            let marked = class.annotations().get(api::kinds::storage_class::DEFAULT_CLASS);
+            marked.is_some_and(|marked| marked == "true")
+        });
+        let newest = defaults.max_by_key(|class| {
+            let made = class.metadata.creation_timestamp.as_ref().map(|time| time.0);
+            (made, std::cmp::Reverse(class.name_any()))
+        })?;
+        Some(newest.name_any())
     }
 
     fn class(&self, claim: &PersistentVolumeClaim) -> Option<Arc<StorageClass>> {
@@ -360,7 +392,7 @@ impl Binder {
         }
     }
 
-    /// A directory has no size of its own: a claim that asks for more gets it at once.
+    /// Gives a claim that asks for more what it asks for. As upstream: the external resizer, KEP-1790.
     async fn grow(&self, claim: &PersistentVolumeClaim) -> Result<(), String> {
         let Some(volume) = claim
             .spec
@@ -375,26 +407,57 @@ impl Binder {
                 self.patch_claim(claim, json!({"status": {"phase": "Lost"}}), true).await
             };
         };
-        if volume.annotations().get(PROVISIONED_BY).is_none_or(|by| by != PROVISIONER)
-            || requested(claim) <= capacity(&volume)
-        {
+        let wanted = requested(claim);
+        let status = claim.status.clone().unwrap_or_default();
+        let has = planner::claim_binding::storage(status.capacity.as_ref());
+        if wanted <= has {
             return Ok(());
         }
-        let amount = requested(claim).to_string();
-        self.patch_volume(&volume, json!({"spec": {"capacity": {"storage": amount}}}), false)
-            .await?;
-        self.patch_claim(claim, json!({"status": {"capacity": {"storage": amount}}}), true).await
+        if volume.annotations().get(PROVISIONED_BY).is_none_or(|by| by != PROVISIONER) {
+            self.recorder.tell(
+                claim,
+                "Normal",
+                "ExternalExpanding",
+                "waiting for an external controller to expand this PVC",
+            );
+            return Ok(());
+        }
+        let amount = wanted.to_string();
+        let name = volume.name_any();
+        // Each step can be taken again: who dies between two of them is followed by one who goes on.
+        if !status.conditions.iter().flatten().any(|condition| condition.type_ == "Resizing") {
+            self.recorder.tell(
+                claim,
+                "Normal",
+                "Resizing",
+                &format!("External resizer is resizing volume {name}"),
+            );
+            let condition =
+                json!({"type": "Resizing", "status": "True", "lastTransitionTime": self.now()});
+            let change = json!({"status": {"conditions": [condition], "allocatedResources": {"storage": amount}, "allocatedResourceStatuses": {"storage": "ControllerResizeInProgress"}}});
+            self.patch_claim(claim, change, true).await?;
+        }
+        if wanted > capacity(&volume) {
+            self.patch_volume(&volume, json!({"spec": {"capacity": {"storage": amount}}}), false)
+                .await?;
+        }
+        // The volume is a directory: there is no file system for the node to resize.
+        let change = json!({"status": {"capacity": {"storage": amount}, "conditions": null, "allocatedResources": {"storage": amount}, "allocatedResourceStatuses": null}});
+        self.patch_claim(claim, change, true).await?;
+        self.recorder.tell(claim, "Normal", "VolumeResizeSuccessful", "Resize volume succeeded");
+        Ok(())
+    }
+
+    fn now(&self) -> String {
+        let now = (self.clock)();
+        jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
     }
 
     /// A claim that is deleted stays while a pod uses it.
     async fn release_claim(&self, claim: &PersistentVolumeClaim) -> Result<(), String> {
         let (namespace, name) = claim_key(claim);
-        let in_use = self
-            .caches
-            .pods
-            .of_namespace(&namespace)
-            .iter()
-            .any(|pod| !ended(pod) && used(pod).any(|used| used == name));
+        let users = self.caches.pods.found(CLAIM, &namespace, &name);
+        let in_use = users.iter().any(|pod| !ended(pod));
         if in_use || !claim.finalizers().iter().any(|finalizer| finalizer == CLAIM_PROTECTION) {
             return Ok(());
         }

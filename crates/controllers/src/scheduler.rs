@@ -1,18 +1,19 @@
 //! The scheduler loop.
 
 use crate::events::Recorder;
-use crate::harness::{Caches, Change, Key, drive, queue};
+use crate::harness::{CLAIM, Cache, Caches, Change, FREE, Key, claims_of, drive, queue};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use planner::claim_binding::SELECTED_NODE;
-use planner::scheduling::{Observed, Placement, place, selected_node};
+use planner::scheduling::{Observed, Occupancy, Placement, Share, place, selected_node};
 use serde_json::json;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::broadcast;
 
 #[derive(Clone)]
 struct Scheduler {
@@ -20,7 +21,73 @@ struct Scheduler {
     caches: Caches,
     recorder: Recorder,
     /// One decision at a time: each rests on those before it.
-    deciding: Arc<Mutex<()>>,
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+/// What nodes' pods take: what the cache has shown, and what was decided since.
+struct Ledger {
+    changes: broadcast::Receiver<Change<Pod>>,
+    shares: HashMap<Key, (Option<String>, Share)>,
+    occupied: HashMap<String, Occupancy>,
+}
+
+impl Ledger {
+    /// Of a cache, from the beginning.
+    fn new(pods: &Cache<Pod>) -> Ledger {
+        // Changes from now on, and then everything: what stands in both is taken once.
+        let changes = pods.changes();
+        let mut ledger = Ledger { changes, shares: HashMap::new(), occupied: HashMap::new() };
+        for pod in pods.all() {
+            ledger.see(&pod);
+        }
+        ledger
+    }
+
+    /// Takes in what the cache has shown meanwhile.
+    fn catch_up(&mut self, pods: &Cache<Pod>) {
+        loop {
+            match self.changes.try_recv() {
+                Ok(Change { new: Some(pod), .. }) => self.see(&pod),
+                Ok(Change { old: Some(pod), .. }) => self.forget(&key(&pod)),
+                Ok(_) => {}
+                Err(broadcast::error::TryRecvError::Lagged(_)) => *self = Ledger::new(pods),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn see(&mut self, pod: &Pod) {
+        match Share::of(pod) {
+            Some(share) => self.take(pod, share),
+            // Not bound yet, as far as the cache knows; what was decided for this very pod holds.
+            None if self.has(pod) && waits(pod) => {}
+            None => self.forget(&key(pod)),
+        }
+    }
+
+    fn has(&self, pod: &Pod) -> bool {
+        self.shares.get(&key(pod)).is_some_and(|(uid, _)| *uid == pod.uid())
+    }
+
+    fn take(&mut self, pod: &Pod, share: Share) {
+        self.forget(&key(pod));
+        self.occupied.entry(share.node.clone()).or_default().add(&share);
+        self.shares.insert(key(pod), (pod.uid(), share));
+    }
+
+    fn forget(&mut self, key: &Key) {
+        let Some((_, share)) = self.shares.remove(key) else { return };
+        if let Some(occupancy) = self.occupied.get_mut(&share.node) {
+            occupancy.remove(&share);
+            if occupancy.is_empty() {
+                self.occupied.remove(&share.node);
+            }
+        }
+    }
+}
+
+fn key(pod: &Pod) -> Key {
+    (pod.namespace().unwrap_or_default(), pod.name_any())
 }
 
 fn waits(pod: &Pod) -> bool {
@@ -33,11 +100,11 @@ fn waits(pod: &Pod) -> bool {
 /// Runs for ever.
 pub(crate) async fn run(client: Client, caches: Caches) {
     let (queue, keys) = queue();
-    let key = |pod: &Pod| (pod.namespace().unwrap_or_default(), pod.name_any());
     let waiting = {
         let pods = caches.pods.clone();
         move || -> Vec<Key> {
-            pods.all().iter().filter(|pod| waits(pod)).map(|pod| key(pod)).collect()
+            let free = pods.found(FREE, "", "");
+            free.iter().filter(|pod| waits(pod)).map(|pod| key(pod)).collect()
         }
     };
     queue.feed(&caches.pods, {
@@ -59,19 +126,9 @@ pub(crate) async fn run(client: Client, caches: Caches) {
             let Some(claim) = change.new.as_ref().or(change.old.as_ref()) else {
                 return Vec::new();
             };
-            let uses = |pod: &Pod| {
-                pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).any(|volume| {
-                    volume
-                        .persistent_volume_claim
-                        .as_ref()
-                        .is_some_and(|used| used.claim_name == claim.name_any())
-                })
-            };
-            pods.of_namespace(&claim.namespace().unwrap_or_default())
-                .iter()
-                .filter(|pod| waits(pod) && uses(pod))
-                .map(|pod| key(pod))
-                .collect()
+            let (namespace, name) = (claim.namespace().unwrap_or_default(), claim.name_any());
+            let users = pods.found(CLAIM, &namespace, &name);
+            users.iter().filter(|pod| waits(pod)).map(|pod| key(pod)).collect()
         }
     });
     queue.feed(&caches.volumes, {
@@ -91,8 +148,8 @@ pub(crate) async fn run(client: Client, caches: Caches) {
     let scheduler = Scheduler {
         recorder: Recorder::new(client.clone(), "default-scheduler"),
         client,
+        ledger: Arc::new(Mutex::new(Ledger::new(&caches.pods))),
         caches,
-        deciding: Arc::default(),
     };
     drive("scheduler", queue, keys, move |key| {
         let scheduler = scheduler.clone();
@@ -103,7 +160,6 @@ pub(crate) async fn run(client: Client, caches: Caches) {
 
 impl Scheduler {
     async fn schedule(&self, (namespace, name): &Key) -> Result<Option<Duration>, String> {
-        let deciding = self.deciding.lock().await;
         let Some(pod) = self.caches.pods.get(namespace, name).filter(|pod| waits(pod)) else {
             return Ok(None);
         };
@@ -112,7 +168,6 @@ impl Scheduler {
             .as_ref()
             .is_some_and(|spec| spec.scheduling_gates.iter().flatten().next().is_some())
         {
-            drop(deciding);
             return self
                 .unschedulable(
                     &pod,
@@ -122,54 +177,59 @@ impl Scheduler {
                 .await;
         }
         match self.decide(&pod) {
-            Placement::Bind(node) => self.bind(&pod, &node).await,
-            Placement::Reserve { node, claims } => self.reserve(&pod, &node, &claims).await,
-            Placement::Nowhere(why) => {
-                drop(deciding);
+            Some(Placement::Bind(node)) => {
+                let bound = self.bind(&pod, &node).await;
+                if bound.is_err() {
+                    self.ledger().forget(&key(&pod));
+                }
+                bound
+            }
+            Some(Placement::Reserve { node, claims }) => self.reserve(&pod, &node, &claims).await,
+            Some(Placement::Nowhere(why)) => {
                 self.recorder.tell(&*pod, "Warning", "FailedScheduling", &why);
                 self.unschedulable(&pod, "Unschedulable", &why).await
             }
+            None => Ok(None),
         }
     }
 
-    fn decide(&self, pod: &Pod) -> Placement {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a pod goes; `None` when that is decided already. The next decision counts this pod.
+    fn decide(&self, pod: &Pod) -> Option<Placement> {
+        let mut ledger = self.ledger();
+        ledger.catch_up(&self.caches.pods);
+        if ledger.has(pod) {
+            return None;
+        }
         let namespace = pod.namespace().unwrap_or_default();
-        let (nodes, pods, volumes, classes) = (
-            self.caches.nodes.all(),
-            self.caches.pods.all(),
-            self.caches.volumes.all(),
-            self.caches.classes.all(),
-        );
-        let claims: Vec<Arc<PersistentVolumeClaim>> = pod
-            .spec
+        let (nodes, classes) = (self.caches.nodes.all(), self.caches.classes.all());
+        let claims: Vec<Arc<PersistentVolumeClaim>> =
+            claims_of(pod).filter_map(|claim| self.caches.claims.get(&namespace, claim)).collect();
+        let volumes: Vec<Arc<PersistentVolume>> = claims
             .iter()
-            .flat_map(|spec| spec.volumes.iter().flatten())
-            .filter_map(|volume| {
-                self.caches
-                    .claims
-                    .get(&namespace, &volume.persistent_volume_claim.as_ref()?.claim_name)
-            })
+            .filter_map(|claim| claim.spec.as_ref()?.volume_name.as_deref())
+            .filter_map(|volume| self.caches.volumes.get("", volume))
             .collect();
-        let placed = |pod: &Pod| {
-            let has_node = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
-            let ended = pod.status.as_ref().is_some_and(|status| {
-                ["Succeeded", "Failed"].contains(&status.phase.as_deref().unwrap_or_default())
-            });
-            has_node && !ended
-        };
-        place(&Observed {
+        let placement = place(&Observed {
             pod,
             nodes: &nodes.iter().map(|node| &**node).collect::<Vec<&Node>>(),
-            pods: &pods.iter().map(|pod| &**pod).filter(|pod| placed(pod)).collect::<Vec<&Pod>>(),
+            occupied: &ledger.occupied,
             claims: &claims.iter().map(|claim| &**claim).collect::<Vec<&PersistentVolumeClaim>>(),
             volumes: &volumes.iter().map(|volume| &**volume).collect::<Vec<&PersistentVolume>>(),
             classes: &classes.iter().map(|class| &**class).collect::<Vec<&StorageClass>>(),
-        })
+        });
+        if let Placement::Bind(node) = &placement {
+            ledger.take(pod, Share::on(pod, node));
+        }
+        Some(placement)
     }
 
     async fn bind(&self, pod: &Pod, node: &str) -> Result<Option<Duration>, String> {
         let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
-        let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name, "namespace": namespace}, "target": {"kind": "Node", "name": node}});
+        let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name, "namespace": namespace, "uid": pod.uid()}, "target": {"kind": "Node", "name": node}});
         let request =
             http::Request::post(format!("/api/v1/namespaces/{namespace}/pods/{name}/binding"))
                 .header("content-type", "application/json")
@@ -183,25 +243,17 @@ impl Scheduler {
                     "Scheduled",
                     &format!("Successfully assigned {namespace}/{name} to {node}"),
                 );
-                // The next decision counts this pod.
-                let mut changes = self.caches.pods.changes();
-                let bound =
-                    |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
-                let seen = async {
-                    while !self.caches.pods.get(&namespace, &name).is_none_or(|pod| bound(&pod)) {
-                        if let Err(tokio::sync::broadcast::error::RecvError::Closed) =
-                            changes.recv().await
-                        {
-                            return;
-                        }
-                    }
-                };
-                if tokio::time::timeout(Duration::from_secs(5), seen).await.is_err() {
-                    tracing::debug!(namespace, name, "an own binding is not seen yet");
+                Ok(None)
+            }
+            // Gone, or bound by another: the cache will show it.
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {
+                let mut ledger = self.ledger();
+                ledger.forget(&key(pod));
+                if let Some(now) = self.caches.pods.get(&namespace, &name) {
+                    ledger.see(&now);
                 }
                 Ok(None)
             }
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(None),
             Err(error) => Err(error.to_string()),
         }
     }

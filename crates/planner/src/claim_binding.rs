@@ -13,7 +13,8 @@ pub const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 /// The binding is complete.
 pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 
-fn storage(
+/// The storage among amounts; zero if there is none.
+pub fn storage(
     amounts: Option<
         &std::collections::BTreeMap<
             String,

@@ -1,8 +1,11 @@
 //! Claims and volumes.
 
 use crate::cluster::Cluster;
+use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use kube::api::{DeleteParams, PostParams};
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::runtime::watcher::Event;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use testkit::eventually;
@@ -92,4 +95,64 @@ async fn a_claim_waits_for_its_pod_and_its_volume_goes_with_it_t47() {
         (volume.status?.phase.as_deref() == Some("Released")).then_some(())
     })
     .await;
+}
+
+fn claims(cluster: &Cluster) -> Api<PersistentVolumeClaim> {
+    Api::namespaced(cluster.client.clone(), "default")
+}
+
+/// A claim without class waits for a default class, and gets the first there is.
+#[tokio::test(start_paused = true)]
+async fn a_default_class_comes_late_and_is_for_earlier_claims_too_t126() {
+    let cluster = Cluster::start().await;
+    let classes: Api<StorageClass> = Api::all(cluster.client.clone());
+    eventually("the class of every cluster", || async {
+        classes.get_opt("standard").await.unwrap().map(drop)
+    })
+    .await;
+    classes.delete("standard", &DeleteParams::default()).await.unwrap();
+    let mut without = claim("data", "1Gi", "");
+    without.spec.as_mut().unwrap().storage_class_name = None;
+    let made = claims(&cluster).create(&PostParams::default(), &without).await.unwrap();
+    assert_eq!(made.spec.unwrap().storage_class_name, None);
+    let late: StorageClass = serde_json::from_value(json!({"metadata": {"name": "late", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "provisioner": "abide.dev/local", "volumeBindingMode": "Immediate"})).unwrap();
+    classes.create(&PostParams::default(), &late).await.unwrap();
+    let volume = bound_to(&cluster, "data").await;
+    assert_eq!(volume, format!("pvc-{}", made.metadata.uid.unwrap()));
+    let now = claims(&cluster).get("data").await.unwrap();
+    assert_eq!(now.spec.unwrap().storage_class_name.as_deref(), Some("late"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_grows_with_its_volume_and_tells_of_it() {
+    let cluster = Cluster::start().await;
+    let classes: Api<StorageClass> = Api::all(cluster.client.clone());
+    let growing: StorageClass = serde_json::from_value(
+        json!({"metadata": {"name": "growing"}, "provisioner": "abide.dev/local",
+        "volumeBindingMode": "Immediate", "allowVolumeExpansion": true}),
+    )
+    .unwrap();
+    classes.create(&PostParams::default(), &growing).await.unwrap();
+    claims(&cluster)
+        .create(&PostParams::default(), &claim("data", "1Gi", "growing"))
+        .await
+        .unwrap();
+    let volume = bound_to(&cluster, "data").await;
+    let mut seen = kube::runtime::watcher::watcher(claims(&cluster), Default::default()).boxed();
+    let more = json!({"spec": {"resources": {"requests": {"storage": "3Gi"}}}});
+    claims(&cluster).patch("data", &PatchParams::default(), &Patch::Merge(more)).await.unwrap();
+    let (mut resizing, mut done) = (false, false);
+    while !done {
+        let event = seen.try_next().await.unwrap().unwrap();
+        let (Event::Apply(claim) | Event::InitApply(claim)) = event else { continue };
+        let status = claim.status.unwrap();
+        let conditions = status.conditions.unwrap_or_default();
+        resizing |= conditions.iter().any(|condition| condition.type_ == "Resizing");
+        done = status.capacity.unwrap()["storage"].0 == "3Gi" && conditions.is_empty();
+    }
+    assert!(resizing, "the condition Resizing was seen");
+    let volumes: Api<PersistentVolume> = Api::all(cluster.client.clone());
+    let volume = volumes.get(&volume).await.unwrap();
+    assert_eq!(volume.spec.unwrap().capacity.unwrap()["storage"].0, "3Gi");
 }

@@ -1,12 +1,13 @@
 //! Where a pod runs. As upstream: the plugins in `pkg/scheduler/framework/plugins`.
 
+use crate::workload::{controller, phase};
 use api::quantity::Quantity;
 use api::selector::label::LabelSelector;
 use k8s_openapi::api::core::v1::{
     Node, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim, Pod, Toleration,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// What a decision rests on.
 #[derive(Debug, Clone, Copy)]
@@ -15,14 +16,85 @@ pub struct Observed<'a> {
     pub pod: &'a Pod,
     /// All nodes.
     pub nodes: &'a [&'a Node],
-    /// Pods that have a node and have not ended.
-    pub pods: &'a [&'a Pod],
+    /// What each node's pods take; a node without pods need not stand here.
+    pub occupied: &'a HashMap<String, Occupancy>,
     /// The pod's claims that exist.
     pub claims: &'a [&'a PersistentVolumeClaim],
-    /// All volumes.
+    /// The volumes of these claims.
     pub volumes: &'a [&'a PersistentVolume],
     /// All classes.
     pub classes: &'a [&'a StorageClass],
+}
+
+/// What a pod takes of its node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// The node.
+    pub node: String,
+    cpu: Quantity,
+    memory: Quantity,
+    /// The uid of the pod's controller.
+    owner: Option<String>,
+}
+
+impl Share {
+    /// Of a pod that has a node and has not ended.
+    pub fn of(pod: &Pod) -> Option<Share> {
+        let node = pod.spec.as_ref()?.node_name.as_deref().filter(|node| !node.is_empty())?;
+        let ended = ["Succeeded", "Failed"].contains(&phase(pod));
+        (!ended).then(|| Share::on(pod, node))
+    }
+
+    /// Of a pod that is to go to a node.
+    pub fn on(pod: &Pod, node: &str) -> Share {
+        Share {
+            node: node.to_owned(),
+            cpu: request(pod, "cpu"),
+            memory: request(pod, "memory"),
+            owner: controller(&pod.metadata).map(|owner| owner.uid.clone()),
+        }
+    }
+}
+
+/// What all pods of a node take, kept while pods come and go: no decision has to look at every pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    pods: usize,
+    cpu: Quantity,
+    memory: Quantity,
+    /// Pods by the uid of their controller.
+    by_owner: HashMap<String, usize>,
+}
+
+impl Occupancy {
+    /// A pod has come.
+    pub fn add(&mut self, share: &Share) {
+        self.pods += 1;
+        self.cpu = self.cpu.plus(share.cpu);
+        self.memory = self.memory.plus(share.memory);
+        if let Some(owner) = &share.owner {
+            *self.by_owner.entry(owner.clone()).or_default() += 1;
+        }
+    }
+
+    /// A pod that was added has gone.
+    pub fn remove(&mut self, share: &Share) {
+        self.pods = self.pods.saturating_sub(1);
+        self.cpu = self.cpu.minus(share.cpu);
+        self.memory = self.memory.minus(share.memory);
+        let Some(owner) = &share.owner else { return };
+        let left = self.by_owner.get(owner).map_or(0, |count| count.saturating_sub(1));
+        if left > 0 {
+            self.by_owner.insert(owner.clone(), left);
+        } else {
+            self.by_owner.remove(owner);
+        }
+    }
+
+    /// Whether no pod is left.
+    pub fn is_empty(&self) -> bool {
+        self.pods == 0
+    }
 }
 
 /// What to do with a pod.
@@ -139,19 +211,18 @@ fn refusal(
 ) -> Option<Reason> {
     let pod = observed.pod;
     let spec = pod.spec.as_ref()?;
-    let node_spec = node.spec.clone().unwrap_or_default();
-    let tolerations = spec.tolerations.clone().unwrap_or_default();
+    let node_spec = node.spec.as_ref();
     let tolerates = |key: &str, value: &str, effect: &str| {
-        tolerations.iter().any(|toleration| matches(toleration, key, value, effect))
+        let mut tolerations = spec.tolerations.iter().flatten();
+        tolerations.any(|toleration| matches(toleration, key, value, effect))
     };
-    if node_spec.unschedulable == Some(true)
+    if node_spec.and_then(|spec| spec.unschedulable) == Some(true)
         && !tolerates("node.kubernetes.io/unschedulable", "", "NoSchedule")
     {
         return Some("node(s) were unschedulable".to_owned());
     }
-    for taint in
-        node_spec.taints.iter().flatten().filter(|taint| taint.effect != "PreferNoSchedule")
-    {
+    let taints = node_spec.into_iter().flat_map(|spec| spec.taints.iter().flatten());
+    for taint in taints.filter(|taint| taint.effect != "PreferNoSchedule") {
         if !tolerates(&taint.key, taint.value.as_deref().unwrap_or_default(), &taint.effect) {
             return Some(format!(
                 "node(s) had untolerated taint {{{}: {}}}",
@@ -271,38 +342,21 @@ fn allocatable(node: &Node, resource: &str) -> Quantity {
         .unwrap_or(Quantity::ZERO)
 }
 
-fn pods_on<'a>(observed: &Observed<'a>, node: &Node) -> impl Iterator<Item = &'a Pod> {
-    let name = name(node).to_owned();
-    observed.pods.iter().copied().filter(move |pod| {
-        pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) == Some(&name)
-    })
-}
-
 fn insufficient(observed: &Observed<'_>, node: &Node) -> Option<Reason> {
-    if i64::try_from(pods_on(observed, node).count()).unwrap_or(i64::MAX)
-        >= allocatable(node, "pods").value()
-    {
+    let nothing = Occupancy::default();
+    let occupied = observed.occupied.get(name(node)).unwrap_or(&nothing);
+    if i64::try_from(occupied.pods).unwrap_or(i64::MAX) >= allocatable(node, "pods").value() {
         return Some("Too many pods".to_owned());
     }
-    ["cpu", "memory"].into_iter().find_map(|resource| {
+    [("cpu", occupied.cpu), ("memory", occupied.memory)].into_iter().find_map(|(resource, used)| {
         let wanted = request(observed.pod, resource);
-        let used =
-            pods_on(observed, node).map(|pod| request(pod, resource)).fold(wanted, Quantity::plus);
-        (wanted > Quantity::ZERO && used > allocatable(node, resource))
+        (wanted > Quantity::ZERO && used.plus(wanted) > allocatable(node, resource))
             .then(|| format!("Insufficient {resource}"))
     })
 }
 
 /// Higher is better: preferred nodes first, then few pods of the same owner, then few pods.
 fn score(observed: &Observed<'_>, node: &Node) -> i64 {
-    let owner = observed
-        .pod
-        .metadata
-        .owner_references
-        .iter()
-        .flatten()
-        .find(|owner| owner.controller == Some(true))
-        .map(|owner| owner.uid.as_str());
     let preferred = observed.pod.spec.as_ref().and_then(|spec| {
         spec.affinity
             .as_ref()?
@@ -317,19 +371,12 @@ fn score(observed: &Observed<'_>, node: &Node) -> i64 {
         .filter(|term| term_matches(&term.preference, node))
         .map(|term| i64::from(term.weight))
         .sum();
-    let siblings = pods_on(observed, node)
-        .filter(|pod| {
-            owner.is_some()
-                && pod
-                    .metadata
-                    .owner_references
-                    .iter()
-                    .flatten()
-                    .any(|other| Some(other.uid.as_str()) == owner)
-        })
-        .count();
-    let all = pods_on(observed, node).count();
-    weight * 1_000_000 - i64::try_from(siblings * 1000 + all).unwrap_or(i64::MAX / 2)
+    let Some(occupied) = observed.occupied.get(name(node)) else { return weight * 1_000_000 };
+    let siblings = controller(&observed.pod.metadata)
+        .and_then(|owner| occupied.by_owner.get(&owner.uid))
+        .copied()
+        .unwrap_or(0);
+    weight * 1_000_000 - i64::try_from(siblings * 1000 + occupied.pods).unwrap_or(i64::MAX / 2)
 }
 
 #[cfg(test)]
@@ -350,7 +397,7 @@ mod tests {
         place(&Observed {
             pod: &pod,
             nodes: &nodes,
-            pods: &[],
+            occupied: &HashMap::new(),
             claims: &[],
             volumes: &[],
             classes: &[],
@@ -376,6 +423,38 @@ mod tests {
             json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "3"}}}]});
         let Placement::Nowhere(why) = placed(too_much, &nodes) else { panic!() };
         assert!(why.starts_with("0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint {k: v}, 1 node(s) were unschedulable."), "{why}");
+    }
+
+    #[test]
+    fn pods_spread_by_owner_and_leave_no_trace() {
+        let pod = |name: &str, owner: &str, node: &str| -> Pod {
+            serde_json::from_value(json!({"metadata": {"name": name, "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": owner, "uid": owner, "controller": true}]},
+                "spec": {"nodeName": node, "containers": [{"name": "c", "resources": {"requests": {"cpu": "1500m"}}}]}})).unwrap()
+        };
+        let nodes = [node("a", json!({})), node("b", json!({}))];
+        let nodes: Vec<&Node> = nodes.iter().collect();
+        let mut occupied: HashMap<String, Occupancy> = HashMap::new();
+        let place = |pod: &Pod, occupied: &HashMap<String, Occupancy>| {
+            place(&Observed {
+                pod,
+                nodes: &nodes,
+                occupied,
+                claims: &[],
+                volumes: &[],
+                classes: &[],
+            })
+        };
+        let first = Share::of(&pod("web-0", "web", "a")).unwrap();
+        occupied.entry(first.node.clone()).or_default().add(&first);
+        assert_eq!(place(&pod("web-1", "web", ""), &occupied), Placement::Bind("b".into()));
+        let second = Share::on(&pod("web-1", "web", ""), "b");
+        occupied.entry(second.node.clone()).or_default().add(&second);
+        let Placement::Nowhere(why) = place(&pod("web-2", "web", ""), &occupied) else { panic!() };
+        assert!(why.starts_with("0/2 nodes are available: 2 Insufficient cpu."), "{why}");
+        for share in [&first, &second] {
+            occupied.get_mut(&share.node).unwrap().remove(share);
+        }
+        assert!(occupied.values().all(|left| *left == Occupancy::default()));
     }
 
     /// C6.
