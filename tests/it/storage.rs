@@ -85,3 +85,73 @@ story! {
         assert!(k.sh("kubectl get pod web-0 --no-headers").contains("Pending"));
     }
 }
+
+story! {
+    /// C4, T40, T41, T43: what becomes of claims is the set's to say, and may be changed while it lives.
+    fn the_retention_policy_decides_what_becomes_of_claims(k, ["nginx:1.12"]) {
+        k.apply(&web(3, "  persistentVolumeClaimRetentionPolicy: {whenScaled: Delete, whenDeleted: Retain}"));
+        k.until_ready("web", 3);
+        k.sh("kubectl scale sts web --replicas=2");
+        k.until("kubectl get pvc -o name", |text| text == "persistentvolumeclaim/www-web-0\npersistentvolumeclaim/www-web-1\n");
+        k.sh("kubectl patch sts web -p '{\"spec\":{\"persistentVolumeClaimRetentionPolicy\":{\"whenScaled\":\"Retain\",\"whenDeleted\":\"Delete\"}}}'");
+        k.until("kubectl get pvc -o jsonpath='{.items[*].metadata.ownerReferences[0].kind}'", |text| text == "StatefulSet StatefulSet");
+        k.sh("kubectl scale sts web --replicas=1");
+        k.until_ready("web", 1);
+        assert_eq!(k.sh("kubectl get pvc --no-headers").lines().count(), 2, "scaling keeps the claims now");
+        k.sh("kubectl delete sts web");
+        k.until("kubectl get pvc,pv 2>&1", |text| text.starts_with("No resources found"));
+    }
+}
+
+story! {
+    /// C5, T125: a volume made by hand goes to the claim that it names, whatever their classes, and brings its data.
+    fn a_volume_that_names_its_claim_is_bound_to_it(k, ["nginx:1.12"]) {
+        let folder = k.sh("mktemp -d /tmp/volume-XXXXXX");
+        let folder = folder.trim();
+        k.sh(&format!("echo 'made by hand' > {folder}/file"));
+        k.apply(&format!(
+            "apiVersion: v1\nkind: PersistentVolume\nmetadata: {{name: mine}}\nspec:\n  capacity: {{storage: 5Gi}}\n  accessModes: [ReadWriteOnce]\n  \
+             persistentVolumeReclaimPolicy: Retain\n  storageClassName: manual\n  claimRef: {{namespace: default, name: www-web-0}}\n  hostPath: {{path: {folder}}}\n"
+        ));
+        k.apply(&web(2, ""));
+        k.until_ready("web", 2);
+        assert_eq!(k.field("pvc/www-web-0", ".spec.volumeName"), "mine");
+        assert!(k.field("pvc/www-web-1", ".spec.volumeName").starts_with("pvc-"));
+        assert_eq!(k.sh("kubectl exec web-0 -- cat /usr/share/nginx/html/data/file"), "made by hand\n");
+        k.sh("kubectl delete sts web && kubectl delete pvc www-web-0");
+        k.until("kubectl get pv mine -o jsonpath='{.status.phase}'", |text| text == "Released");
+        assert_eq!(k.sh(&format!("cat {folder}/file && rm -r {folder}")), "made by hand\n");
+    }
+}
+
+story! {
+    /// C7: a pod comes back on the node that has its volume, and waits for it rather than start without its data.
+    fn a_pod_stays_with_its_volume(k, ["nginx:1.12"]) {
+        k.apply(&web(1, ""));
+        k.until_ready("web", 1);
+        let node = k.field("pod/web-0", ".spec.nodeName");
+        let volume = k.field("pvc/www-web-0", ".spec.volumeName");
+        assert_eq!(k.sh(&format!("kubectl get pv {volume} -o jsonpath='{{.spec.nodeAffinity.required.nodeSelectorTerms[0].matchExpressions[0].values[0]}}'")), node);
+        k.sh(&format!("kubectl cordon {node} && kubectl delete pod web-0"));
+        k.until("kubectl describe pod web-0", |text| text.contains("FailedScheduling") && text.contains("1 node(s) were unschedulable"));
+        k.sh(&format!("kubectl uncordon {node}"));
+        k.until_ready("web", 1);
+        assert_eq!(k.field("pod/web-0", ".spec.nodeName"), node);
+        assert_eq!(k.field("pvc/www-web-0", ".spec.volumeName"), volume);
+    }
+}
+
+story! {
+    /// C3: a claim may grow where its class lets it, and the pod keeps running.
+    fn a_claim_grows(k, ["nginx:1.12"]) {
+        k.apply(&web(1, ""));
+        k.until_ready("web", 1);
+        let uid = k.field("pod/web-0", ".metadata.uid");
+        k.sh("kubectl patch pvc www-web-0 -p '{\"spec\":{\"resources\":{\"requests\":{\"storage\":\"2Gi\"}}}}'");
+        k.until("kubectl get pvc www-web-0 --no-headers", |text| text.contains(" 2Gi "));
+        assert!(k.sh("kubectl describe pvc www-web-0").contains("VolumeResizeSuccessful"));
+        let refused = k.sh_fails("kubectl patch pvc www-web-0 -p '{\"spec\":{\"resources\":{\"requests\":{\"storage\":\"1Gi\"}}}}'");
+        assert!(refused.contains("field can not be less than status.capacity"), "{refused}");
+        assert_eq!(k.field("pod/web-0", ".metadata.uid"), uid);
+    }
+}

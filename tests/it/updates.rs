@@ -85,7 +85,7 @@ story! {
 }
 
 story! {
-    /// T111, T116, T117: history, undo, restart, and what is not for sets.
+    /// D4, T111, T116, T117: history, undo, restart, and what is not for sets.
     fn rollouts_are_driven_by_kubectl_in_upstreams_words(k, ["nginx:1.12", "nginx:1.13"]) {
         k.apply(&web(2, ""));
         let told = k.sh("kubectl rollout status sts/web --timeout=60s");
@@ -140,5 +140,23 @@ story! {
         k.sh("kubectl wait --for=condition=Blocked sts/web --timeout=60s");
         let why = k.sh("kubectl get sts web -o jsonpath='{.status.conditions[?(@.type==\"Blocked\")].message}'");
         assert!(why.starts_with("pod web-2 holds up the set: container nginx:"), "{why}");
+    }
+}
+
+story! {
+    /// D6: pods of a Parallel set start together, and are updated one at a time nevertheless.
+    fn a_parallel_set_is_updated_one_at_a_time(k, ["nginx:1.12", "nginx:1.13"]) {
+        k.apply(&web(3, "  podManagementPolicy: Parallel"));
+        k.until_ready("web", 3);
+        let watch = k.beside("kubectl get pods --watch-only --output-watch-events");
+        k.sh("kubectl set image sts/web nginx=nginx:1.13");
+        k.until("kubectl get pods -o jsonpath='{.items[*].spec.containers[0].image}'", |text| text == "nginx:1.13 nginx:1.13 nginx:1.13");
+        k.until_ready("web", 3);
+        let seen = watch.until(|text| text.lines().any(|line| line.starts_with("DELETED") && line.contains("web-0 ")));
+        for (first, then) in [("web-2", "web-1"), ("web-1", "web-0")] {
+            let added = line_of(&seen, &["ADDED", first]);
+            let ready = added + line_of(&seen.lines().skip(added).collect::<Vec<_>>().join("\n"), &[first, "1/1"]);
+            assert!(ready < line_of(&seen, &[then, "Terminating"]), "{seen}");
+        }
     }
 }
