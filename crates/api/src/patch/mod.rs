@@ -1,5 +1,6 @@
-//! The three patches: JSON patch, merge patch, strategic merge patch.
+//! The three patches (JSON patch, merge patch, strategic merge patch), and server-side apply.
 
+pub mod apply;
 pub mod merge_keys;
 pub mod strategic;
 
