@@ -2,6 +2,7 @@
 
 use crate::discovery::{group_versions, subresource_name};
 use crate::kind::{Kind, Scope, Subresource};
+use crate::patch::MEDIA_TYPES;
 use crate::patch::apply::lists::{self, Merging};
 use crate::patch::merge_keys::{Field, field};
 use serde_json::{Map, Value, json};
@@ -233,7 +234,8 @@ fn operation(kind: &Kind, verb: &str, dialect: Dialect) -> Value {
         other => other,
     };
     let queries: &[&str] = match verb {
-        "create" | "update" | "patch" => &["dryRun", "fieldManager", "fieldValidation"],
+        "create" | "update" => &["dryRun", "fieldManager", "fieldValidation"],
+        "patch" => &["dryRun", "fieldManager", "fieldValidation", "force"],
         "list" => {
             &["labelSelector", "fieldSelector", "limit", "continue", "watch", "resourceVersion"]
         }
@@ -246,11 +248,22 @@ fn operation(kind: &Kind, verb: &str, dialect: Dialect) -> Value {
             Dialect::V3 => json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}}),
         })
         .collect();
-    json!({
+    let mut operation = json!({
         "operationId": format!("{verb}{}{}", names.group.replace('.', ""), names.kind),
         "parameters": parameters,
         "responses": {"200": {"description": "OK"}},
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": {"group": names.group, "version": names.version, "kind": names.kind}
-    })
+    });
+    if verb == "patch" {
+        match dialect {
+            Dialect::V2 => operation["consumes"] = json!(MEDIA_TYPES),
+            Dialect::V3 => {
+                let body = |name: &&str| ((*name).to_owned(), json!({"schema": {"type": "object"}}));
+                let content: Map<String, Value> = MEDIA_TYPES.iter().map(body).collect();
+                operation["requestBody"] = json!({"content": content, "required": true});
+            }
+        }
+    }
+    operation
 }
