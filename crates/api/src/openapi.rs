@@ -259,7 +259,8 @@ fn operation(kind: &Kind, verb: &str, dialect: Dialect) -> Value {
         match dialect {
             Dialect::V2 => operation["consumes"] = json!(MEDIA_TYPES),
             Dialect::V3 => {
-                let body = |name: &&str| ((*name).to_owned(), json!({"schema": {"type": "object"}}));
+                let body =
+                    |name: &&str| ((*name).to_owned(), json!({"schema": {"type": "object"}}));
                 let content: Map<String, Value> = MEDIA_TYPES.iter().map(body).collect();
                 operation["requestBody"] = json!({"content": content, "required": true});
             }

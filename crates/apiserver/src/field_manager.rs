@@ -23,9 +23,7 @@ impl FieldManager {
         let is_inside = identity.groups.iter().any(|group| group == "system:control-plane");
         let agent = headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
         let name = match (query.get("fieldManager"), agent) {
-            ("", _) if is_inside => {
-                identity.user.rsplit(':').next().unwrap_or_default().to_owned()
-            }
+            ("", _) if is_inside => identity.user.rsplit(':').next().unwrap_or_default().to_owned(),
             ("", agent) => first_word(agent.unwrap_or_default()),
             (name, _) => name.to_owned(),
         };
@@ -48,11 +46,7 @@ fn first_word(agent: &str) -> String {
 
 /// Refuses what a client may not say of a write. `options` is e.g. `PatchOptions`. As upstream:
 /// `k8s.io/apimachinery/pkg/apis/meta/v1/validation`.
-pub(crate) fn check_options(
-    options: &str,
-    query: &Query,
-    is_apply: bool,
-) -> Result<(), ApiError> {
+pub(crate) fn check_options(options: &str, query: &Query, is_apply: bool) -> Result<(), ApiError> {
     let (path, name) = (FieldPath::new("fieldManager"), query.get("fieldManager"));
     let mut errors = Vec::new();
     if is_apply && name.is_empty() {
@@ -114,7 +108,11 @@ mod tests {
             check("/a?force=true", false).unwrap_err(),
             "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch"
         );
-        assert!(check("/a?fieldManager=a%07b", true).unwrap_err().contains("invalid character U+0007 (at position 1)"));
+        assert!(
+            check("/a?fieldManager=a%07b", true)
+                .unwrap_err()
+                .contains("invalid character U+0007 (at position 1)")
+        );
         assert!(check(&format!("/a?fieldManager={}", "x".repeat(129)), false).is_err());
         assert_eq!(check("/a?fieldManager=helm&force=true", true), Ok(()));
     }

@@ -104,7 +104,9 @@ fn check_name(call: &Call<'_>, object: &Object) -> Result<(), ApiError> {
 pub(super) fn configuration(call: &Call<'_>) -> Result<(Value, Vec<String>), ApiError> {
     let refuse = |why: String| ApiError::bad_request(format!("error decoding patch: {why}"));
     let is_json = call.body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-    let (value, duplicates) = if is_json && serde_json::from_slice::<serde::de::IgnoredAny>(&call.body).is_ok() {
+    let (value, duplicates) = if is_json
+        && serde_json::from_slice::<serde::de::IgnoredAny>(&call.body).is_ok()
+    {
         api::decode::parse_json(&call.body)?
     } else {
         let text = std::str::from_utf8(&call.body).map_err(|error| refuse(error.to_string()))?;

@@ -30,7 +30,9 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
     let (object, mut warnings) =
         decode(call.kind, value, &duplicates, call.query.get("fieldValidation"))?;
     let object = in_namespace(call.kind, object, &call.info.namespace)?;
-    let entry = make(call.server, call.kind, object, call.dry_run()?, Ownership::Compared(call.writer())).await?;
+    let entry =
+        make(call.server, call.kind, object, call.dry_run()?, Ownership::Compared(call.writer()))
+            .await?;
     warnings.extend(unhonoured(call.kind, &crate::registry::parse(&entry)?));
     let mut response = call.show(201, &entry)?;
     crate::serve::warn(&mut response, &warnings);
@@ -48,7 +50,11 @@ pub(crate) async fn create_value(
     make(server, kind, in_namespace(kind, object, namespace)?, false, Ownership::Said).await
 }
 
-pub(super) fn in_namespace(kind: &Kind, mut object: Object, namespace: &str) -> Result<Object, ApiError> {
+pub(super) fn in_namespace(
+    kind: &Kind,
+    mut object: Object,
+    namespace: &str,
+) -> Result<Object, ApiError> {
     if kind.scope == Scope::Cluster {
         object.remove("/metadata/namespace");
         return Ok(object);

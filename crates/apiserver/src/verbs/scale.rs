@@ -92,7 +92,11 @@ async fn write(
 fn wanted(scale: &Value, name: &str) -> Result<i64, ApiError> {
     let replicas = match &scale["spec"]["replicas"] {
         Value::Null => 0,
-        number => number.as_i64().ok_or_else(|| ApiError::bad_request("json: cannot unmarshal into Go struct field ScaleSpec.spec.replicas of type int32"))?,
+        number => number.as_i64().ok_or_else(|| {
+            ApiError::bad_request(
+                "json: cannot unmarshal into Go struct field ScaleSpec.spec.replicas of type int32",
+            )
+        })?,
     };
     if (0..=i64::from(i32::MAX)).contains(&replicas) {
         return Ok(replicas);
@@ -110,11 +114,14 @@ async fn apply_scale(call: &Call<'_>, pointers: &Pointers) -> Result<Updated, Ap
         let text = |field: &str| scale[field].as_str().unwrap_or_default().to_owned();
         let (version, kind) = (text("apiVersion"), text("kind"));
         let slash = if version.contains('/') { "" } else { "/" };
-        return Err(ApiError::bad_request(format!("invalid object type: {slash}{version}, Kind={kind}")));
+        return Err(ApiError::bad_request(format!(
+            "invalid object type: {slash}{version}, Kind={kind}"
+        )));
     }
     let names = &call.kind.names;
-    let mut configuration = Object::new(json!({"apiVersion": names.api_version(), "kind": names.kind}))
-        .map_err(|_| ApiError::internal("an object became none"))?;
+    let mut configuration =
+        Object::new(json!({"apiVersion": names.api_version(), "kind": names.kind}))
+            .map_err(|_| ApiError::internal("an object became none"))?;
     if !scale["spec"]["replicas"].is_null() {
         let replicas = wanted(&scale, &call.info.name)?;
         configuration.set(pointers.spec_replicas, json!(replicas));

@@ -30,7 +30,8 @@ pub(super) async fn update(call: &Call<'_>, part: Part) -> Result<Response<Body>
             call.info.namespace
         )));
     }
-    let updated = change(call, part, Ownership::Compared(call.writer()), |_| Ok(given.clone())).await?;
+    let updated =
+        change(call, part, Ownership::Compared(call.writer()), |_| Ok(given.clone())).await?;
     warnings.extend(unhonoured(call.kind, &parse(updated.entry())?));
     let mut response = call.show(200, updated.entry())?;
     crate::serve::warn(&mut response, &warnings);

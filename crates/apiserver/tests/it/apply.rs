@@ -57,10 +57,7 @@ async fn somebody_elses_field_is_a_conflict_unless_it_is_forced() {
     let status = refused.json();
     assert_eq!(status["reason"], "Conflict");
     let who = "conflict with \"kubectl\" with subresource \"scale\" using apps/v1";
-    assert_eq!(
-        status["message"],
-        format!("Apply failed with 1 conflict: {who}: .spec.replicas")
-    );
+    assert_eq!(status["message"], format!("Apply failed with 1 conflict: {who}: .spec.replicas"));
     assert_eq!(
         status["details"]["causes"],
         json!([{"reason": "FieldManagerConflict", "message": who, "field": ".spec.replicas"}])
@@ -123,7 +120,10 @@ async fn bad_configurations_are_refused_in_upstreams_words() {
         message("", &good).await,
         (422, "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch".to_owned())
     );
-    assert_eq!(message("fieldManager=a", &map("web", &json!({}))).await, (400, "invalid object type: /v1, Kind=ConfigMap".to_owned()));
+    assert_eq!(
+        message("fieldManager=a", &map("web", &json!({}))).await,
+        (400, "invalid object type: /v1, Kind=ConfigMap".to_owned())
+    );
     let mut wrong = good.clone();
     wrong["spec"]["replicas"] = json!("many");
     wrong["spec"]["replcas"] = json!(1);
@@ -139,19 +139,32 @@ async fn bad_configurations_are_refused_in_upstreams_words() {
     nameless["metadata"] = json!({});
     assert_eq!(
         message("fieldManager=a", &nameless).await,
-        (400, "the name of the object (web based on URL) was undeterminable: name must be provided".to_owned())
+        (
+            400,
+            "the name of the object (web based on URL) was undeterminable: name must be provided"
+                .to_owned()
+        )
     );
     let mut elsewhere = good.clone();
     elsewhere["metadata"]["namespace"] = json!("kube-system");
     assert_eq!(
         message("fieldManager=a", &elsewhere).await,
-        (400, "the namespace of the provided object does not match the namespace sent on the request".to_owned())
+        (
+            400,
+            "the namespace of the provided object does not match the namespace sent on the request"
+                .to_owned()
+        )
     );
     let mut identified = good.clone();
     identified["metadata"]["uid"] = json!("u");
     let (code, words) = message("fieldManager=a", &identified).await;
     assert_eq!(code, 409);
-    assert!(words.ends_with("uid mismatch: the provided object specified uid u, and no existing object was found"), "{words}");
+    assert!(
+        words.ends_with(
+            "uid mismatch: the provided object specified uid u, and no existing object was found"
+        ),
+        "{words}"
+    );
     let (code, words) = message("fieldManager=a", &set("web", -1)).await;
     assert_eq!(code, 422, "{words}");
     assert_eq!(server.get(&path).await.code, 404, "nothing was made");
@@ -161,7 +174,8 @@ async fn bad_configurations_are_refused_in_upstreams_words() {
     assert_eq!(message("fieldManager=a", &stale).await.0, 409);
     assert_eq!(message("fieldManager=a", &identified).await.0, 409);
     assert_eq!(message("fieldManager=a", &nameless).await.0, 200, "the URL names it");
-    let status = server.apply(&format!("{SETS}/none/status"), "fieldManager=a", &set("none", 1)).await;
+    let status =
+        server.apply(&format!("{SETS}/none/status"), "fieldManager=a", &set("none", 1)).await;
     assert_eq!(status.code, 404, "a status of nothing");
 }
 
@@ -170,11 +184,16 @@ async fn clients_from_outside_are_tracked_and_the_control_plane_is_not() {
     let server = TestServer::start().await;
     let made = server.post(&format!("{SETS}?fieldManager=kubectl-create"), &set("web", 1)).await;
     assert_eq!(managers(&made.json()), [entry("kubectl-create", "Update", "")]);
-    let controller =
-        Identity::internal("system:serviceaccount:kube-system:statefulset-controller");
+    let controller = Identity::internal("system:serviceaccount:kube-system:statefulset-controller");
     let json_type = [("content-type", "application/json")];
     let inside = |method: &'static str, path: String, body: Value| {
-        server.request_as(Some(controller.clone()), method, path.leak(), &json_type, body.to_string())
+        server.request_as(
+            Some(controller.clone()),
+            method,
+            path.leak(),
+            &json_type,
+            body.to_string(),
+        )
     };
     let status = json!({"replicas": 1, "observedGeneration": 1});
     let mut set = made.json();
@@ -204,9 +223,13 @@ async fn clients_from_outside_are_tracked_and_the_control_plane_is_not() {
     );
     let applied =
         server.apply(&path, "fieldManager=a", &map("inner", &json!({"y": "2"}))).await.json();
-    assert_eq!(managers(&applied), [entry("a", "Apply", ""), entry("before-first-apply", "Update", "")]);
+    assert_eq!(
+        managers(&applied),
+        [entry("a", "Apply", ""), entry("before-first-apply", "Update", "")]
+    );
     let listed = server.get(MAPS).await.json();
-    let shown = listed["items"].as_array().unwrap().iter().find(|o| o["metadata"]["name"] == "inner");
+    let shown =
+        listed["items"].as_array().unwrap().iter().find(|o| o["metadata"]["name"] == "inner");
     assert_eq!(shown.unwrap()["metadata"]["managedFields"], applied["metadata"]["managedFields"]);
 }
 
@@ -225,7 +248,10 @@ async fn a_scale_and_a_status_are_applied_each_to_its_part() {
     let mut status = set("web", 9);
     status["status"] = json!({"replicas": 4});
     let written = server.apply(&format!("{path}/status"), "fieldManager=s", &status).await.json();
-    assert_eq!((&written["spec"]["replicas"], &written["status"]["replicas"]), (&json!(4), &json!(4)));
+    assert_eq!(
+        (&written["spec"]["replicas"], &written["status"]["replicas"]),
+        (&json!(4), &json!(4))
+    );
     assert_eq!(
         managers(&written),
         [entry("helm", "Apply", ""), entry("hpa", "Apply", "scale"), entry("s", "Apply", "status")]
@@ -273,7 +299,12 @@ async fn names_of_managers_are_checked_on_every_write() {
     let long = "x".repeat(129);
     let made = server.post(&format!("{MAPS}?fieldManager={long}"), &map("a", &json!({}))).await;
     assert_eq!(made.code, 422);
-    assert!(made.json()["message"].as_str().unwrap().starts_with("CreateOptions.meta.k8s.io \"\" is invalid: fieldManager: Too long"));
+    assert!(
+        made.json()["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("CreateOptions.meta.k8s.io \"\" is invalid: fieldManager: Too long")
+    );
     server.post(MAPS, &map("a", &json!({}))).await;
     let path = format!("{MAPS}/a?force=true");
     let forced = server.patch(&path, "merge", &json!({})).await;
