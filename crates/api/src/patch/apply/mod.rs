@@ -160,11 +160,10 @@ fn of_this_version(kind: &Kind, mut managers: Managers) -> Managers {
 fn skeleton(value: &Value) -> Value {
     const BONES: [&str; 7] =
         ["metadata", "spec", "status", "template", "jobTemplate", "strategy", "updateStrategy"];
-    let bones = value.as_object().into_iter().flatten().filter_map(|(name, value)| {
-        (BONES.contains(&name.as_str()) && value.is_object())
-            .then(|| (name.clone(), skeleton(value)))
-    });
-    Value::Object(bones.collect())
+    let is_bone =
+        |(name, value): &(&String, &Value)| BONES.contains(&name.as_str()) && value.is_object();
+    let bones = value.as_object().into_iter().flatten().filter(is_bone);
+    Value::Object(bones.map(|(name, value)| (name.clone(), skeleton(value))).collect())
 }
 
 /// Merges a configuration into the stored object, or makes one if there is none. Fields that only this manager had and
