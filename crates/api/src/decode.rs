@@ -61,7 +61,7 @@ fn drop_nulls(value: &mut Value, depth: usize) -> Result<(), String> {
 }
 
 /// Amounts may be written as numbers, and are kept in canonical form.
-fn canonical_amounts(value: &mut Value, inside: bool) -> Result<(), String> {
+pub(crate) fn canonical_amounts(value: &mut Value, inside: bool) -> Result<(), String> {
     match value {
         Value::Object(map) => {
             for (key, value) in map {

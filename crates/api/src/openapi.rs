@@ -2,6 +2,8 @@
 
 use crate::discovery::{group_versions, subresource_name};
 use crate::kind::{Kind, Scope, Subresource};
+use crate::patch::MEDIA_TYPES;
+use crate::patch::apply::lists::{self, Merging};
 use crate::patch::merge_keys::{Field, field};
 use serde_json::{Map, Value, json};
 
@@ -58,6 +60,11 @@ fn path_of(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
+/// The definitions of these kinds and of all that they are made of, by their full names.
+pub(crate) fn plain_definitions(kinds: &[&Kind]) -> Map<String, Value> {
+    definitions(kinds, Dialect::V2)
+}
+
 fn definitions(kinds: &[&Kind], dialect: Dialect) -> Map<String, Value> {
     let mut generator = schemars::SchemaGenerator::default();
     for kind in kinds {
@@ -67,6 +74,7 @@ fn definitions(kinds: &[&Kind], dialect: Dialect) -> Map<String, Value> {
     for (name, mut schema) in generator.take_definitions(true) {
         rewrite(&mut schema, dialect);
         add_merge_keys(&name, &mut schema);
+        add_list_types(&name, &mut schema);
         definitions.insert(name, schema);
     }
     for kind in kinds {
@@ -155,6 +163,31 @@ fn add_merge_keys(definition: &str, schema: &mut Value) {
     }
 }
 
+/// How lists and maps merge when a configuration is applied.
+fn add_list_types(definition: &str, schema: &mut Value) {
+    let owner = definition.rsplit('.').next().unwrap_or(definition);
+    if lists::is_atomic(owner) {
+        schema["x-kubernetes-map-type"] = json!("atomic");
+    }
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    for (name, property) in properties.into_iter().flatten() {
+        if lists::is_atomic_map(owner, name) {
+            property["x-kubernetes-map-type"] = json!("atomic");
+        }
+        if property["type"] == "array" {
+            let (word, keys) = match lists::merging(owner, name) {
+                Merging::Atomic => ("atomic", None),
+                Merging::Set => ("set", None),
+                Merging::Keyed(keys) => ("map", Some(keys)),
+            };
+            property["x-kubernetes-list-type"] = json!(word);
+            if let Some(keys) = keys {
+                property["x-kubernetes-list-map-keys"] = json!(keys);
+            }
+        }
+    }
+}
+
 /// The operations on a kind, with the parameters that clients look for.
 fn add_paths(kind: &Kind, dialect: Dialect, paths: &mut Map<String, Value>) {
     let names = &kind.names;
@@ -201,7 +234,8 @@ fn operation(kind: &Kind, verb: &str, dialect: Dialect) -> Value {
         other => other,
     };
     let queries: &[&str] = match verb {
-        "create" | "update" | "patch" => &["dryRun", "fieldManager", "fieldValidation"],
+        "create" | "update" => &["dryRun", "fieldManager", "fieldValidation"],
+        "patch" => &["dryRun", "fieldManager", "fieldValidation", "force"],
         "list" => {
             &["labelSelector", "fieldSelector", "limit", "continue", "watch", "resourceVersion"]
         }
@@ -214,11 +248,23 @@ fn operation(kind: &Kind, verb: &str, dialect: Dialect) -> Value {
             Dialect::V3 => json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}}),
         })
         .collect();
-    json!({
+    let mut operation = json!({
         "operationId": format!("{verb}{}{}", names.group.replace('.', ""), names.kind),
         "parameters": parameters,
         "responses": {"200": {"description": "OK"}},
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": {"group": names.group, "version": names.version, "kind": names.kind}
-    })
+    });
+    if verb == "patch" {
+        match dialect {
+            Dialect::V2 => operation["consumes"] = json!(MEDIA_TYPES),
+            Dialect::V3 => {
+                let body =
+                    |name: &&str| ((*name).to_owned(), json!({"schema": {"type": "object"}}));
+                let content: Map<String, Value> = MEDIA_TYPES.iter().map(body).collect();
+                operation["requestBody"] = json!({"content": content, "required": true});
+            }
+        }
+    }
+    operation
 }

@@ -106,6 +106,10 @@ impl ApiError {
         )
         .about(group, resource, name)
     }
+    /// 409: others manage fields that a configuration has with other values.
+    pub fn apply_conflict(message: impl Into<String>, causes: Vec<Value>) -> Self {
+        ApiError { details: Some(json!({"causes": causes})), ..Self::new(409, "Conflict", message) }
+    }
     /// 410: the revision asked for is no longer in the history.
     pub fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message)

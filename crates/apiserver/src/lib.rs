@@ -9,6 +9,7 @@ mod authz;
 mod bootstrap;
 mod compression;
 mod documents;
+mod field_manager;
 mod listen;
 mod negotiation;
 mod nodes;

@@ -53,6 +53,14 @@ impl Query {
     }
 }
 
+impl Query {
+    /// A parameter that is true or false, if it is there. As upstream: whatever is not false is true.
+    pub(crate) fn flag(&self, key: &str) -> Option<bool> {
+        let value = self.0.get(key)?.last()?;
+        Some(!["false", "0"].contains(&value.to_lowercase().as_str()))
+    }
+}
+
 /// Undoes percent-encoding; what is not valid UTF-8 afterwards becomes the replacement character.
 pub(crate) fn percent_decode(text: &str, plus_is_space: bool) -> String {
     let bytes = text.as_bytes();

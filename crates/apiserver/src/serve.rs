@@ -1,5 +1,6 @@
 //! The chain that every request passes, in order, on one page.
 
+use crate::field_manager::FieldManager;
 use crate::negotiation::form;
 use crate::request_info::{Query, RequestInfo, ResourceRequest};
 use crate::verbs::{self, Call};
@@ -45,12 +46,13 @@ async fn chain(server: &ApiServer, request: Request<Body>) -> Result<Response<Bo
         RequestInfo::Path(path) => {
             documents::answer(server, &path, query.is_true("verbose"), request.headers())
         }
-        RequestInfo::Resource(info) => resource(server, info, query, request).await,
+        RequestInfo::Resource(info) => resource(server, &identity, info, query, request).await,
     }
 }
 
 async fn resource(
     server: &ApiServer,
+    identity: &Identity,
     info: ResourceRequest,
     query: Query,
     request: Request<Body>,
@@ -89,8 +91,9 @@ async fn resource(
         .and_then(|v| v.to_str().ok())
         .unwrap_or_default()
         .to_owned();
+    let manager = FieldManager::of(identity, &query, request.headers());
     let body = body(request.into_body()).await?;
-    let call = Call { server, kind, info, query, form, media_type, body };
+    let call = Call { server, kind, info, query, form, media_type, body, manager };
     // 4. Do it.
     verbs::carry_out(call, subresource).await
 }

@@ -137,6 +137,13 @@ impl TestServer {
         self.request("PATCH", path, &[("content-type", &media_type)], patch.to_string()).await
     }
 
+    /// PATCH with a configuration: server-side apply. `query` is e.g. `fieldManager=helm&force=true`.
+    pub async fn apply(&self, path: &str, query: &str, configuration: &Value) -> Answer {
+        let headers = [("content-type", "application/apply-patch+yaml")];
+        let path = format!("{path}?{query}");
+        self.request("PATCH", &path, &headers, configuration.to_string()).await
+    }
+
     /// DELETE.
     pub async fn delete(&self, path: &str) -> Answer {
         self.request("DELETE", path, &[], "").await

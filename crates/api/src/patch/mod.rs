@@ -1,5 +1,6 @@
-//! The three patches: JSON patch, merge patch, strategic merge patch.
+//! The three patches (JSON patch, merge patch, strategic merge patch), and server-side apply.
 
+pub mod apply;
 pub mod merge_keys;
 pub mod strategic;
 
@@ -7,11 +8,17 @@ use crate::status_error::ApiError;
 use serde_json::Value;
 
 /// `Content-Type`s of patches that are understood.
-pub const MEDIA_TYPES: [&str; 3] = [
+pub const MEDIA_TYPES: [&str; 4] = [
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
 ];
+
+/// Whether a `Content-Type` says that the body is a configuration to apply.
+pub fn is_apply(media_type: &str) -> bool {
+    media_type.split(';').next().unwrap_or_default().trim() == "application/apply-patch+yaml"
+}
 
 /// Which kind of patch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,9 +1,12 @@
 //! POST: new objects, and a pod's binding to a node.
 
+use super::update::Ownership;
 use super::{Call, decode, timestamp, unhonoured};
+use crate::field_manager::check_options;
 use crate::registry::{Updated, encode};
 use crate::{ApiServer, admission};
 use api::kind::Scope;
+use api::patch::apply::record;
 use api::{ApiError, Kind, Object, metadata};
 use axum::body::Body;
 use http::Response;
@@ -22,11 +25,14 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
             "create",
         ));
     }
+    check_options("CreateOptions", &call.query, false)?;
     let (value, duplicates) = call.json()?;
     let (object, mut warnings) =
         decode(call.kind, value, &duplicates, call.query.get("fieldValidation"))?;
     let object = in_namespace(call.kind, object, &call.info.namespace)?;
-    let entry = make(call.server, call.kind, object, call.dry_run()?).await?;
+    let entry =
+        make(call.server, call.kind, object, call.dry_run()?, Ownership::Compared(call.writer()))
+            .await?;
     warnings.extend(unhonoured(call.kind, &crate::registry::parse(&entry)?));
     let mut response = call.show(201, &entry)?;
     crate::serve::warn(&mut response, &warnings);
@@ -41,10 +47,14 @@ pub(crate) async fn create_value(
     value: Value,
 ) -> Result<Entry, ApiError> {
     let (object, _) = decode(kind, value, &[], "Strict")?;
-    make(server, kind, in_namespace(kind, object, namespace)?, false).await
+    make(server, kind, in_namespace(kind, object, namespace)?, false, Ownership::Said).await
 }
 
-fn in_namespace(kind: &Kind, mut object: Object, namespace: &str) -> Result<Object, ApiError> {
+pub(super) fn in_namespace(
+    kind: &Kind,
+    mut object: Object,
+    namespace: &str,
+) -> Result<Object, ApiError> {
     if kind.scope == Scope::Cluster {
         object.remove("/metadata/namespace");
         return Ok(object);
@@ -63,11 +73,13 @@ fn in_namespace(kind: &Kind, mut object: Object, namespace: &str) -> Result<Obje
     Ok(object)
 }
 
-async fn make(
+/// Makes an object. Who manages it is what the object says, or follows from who makes it.
+pub(super) async fn make(
     server: &ApiServer,
     kind: &'static Kind,
     mut object: Object,
     dry_run: bool,
+    ownership: Ownership<'_>,
 ) -> Result<Entry, ApiError> {
     for field in [
         "resourceVersion",
@@ -75,7 +87,6 @@ async fn make(
         "creationTimestamp",
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
-        "managedFields",
         "selfLink",
         "generation",
     ] {
@@ -84,6 +95,9 @@ async fn make(
     object.set("/metadata/uid", json!(uuid::Uuid::new_v4().to_string()));
     object.set("/metadata/creationTimestamp", timestamp());
     (kind.default)(&mut object);
+    if let Ownership::Compared(writer) = ownership {
+        record(kind, None, &mut object, &writer);
+    }
     (kind.prepare.create)(&mut object);
     let generated = object.name().is_empty();
     for attempt in 1.. {

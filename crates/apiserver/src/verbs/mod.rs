@@ -1,5 +1,6 @@
 //! One file a verb.
 
+mod apply;
 pub(crate) mod create;
 mod delete;
 mod get;
@@ -10,10 +11,12 @@ mod update;
 mod watch;
 
 use crate::ApiServer;
+use crate::field_manager::FieldManager;
 use crate::negotiation::Form;
 use crate::registry::parse;
 use crate::request_info::{Query, ResourceRequest};
 use api::kind::Subresource;
+use api::patch::apply::Writer;
 use api::{ApiError, Kind, Object, table};
 use axum::body::Body;
 use bytes::Bytes;
@@ -31,6 +34,7 @@ pub(crate) struct Call<'a> {
     pub(crate) form: Form,
     pub(crate) media_type: String,
     pub(crate) body: Bytes,
+    pub(crate) manager: FieldManager,
 }
 
 /// Which part of an object a write is about.
@@ -91,6 +95,21 @@ impl Call<'_> {
             return Ok((crate::protobuf::read(&self.body)?, Vec::new()));
         }
         api::decode::parse_json(&self.body)
+    }
+
+    /// As whom the call writes.
+    fn writer(&self) -> Writer<'_> {
+        Writer {
+            manager: &self.manager.name,
+            subresource: &self.info.subresource,
+            now: now(),
+            tracks_creations: !self.manager.is_inside,
+        }
+    }
+
+    /// Whether fields that others manage are taken over.
+    fn forces(&self) -> bool {
+        self.query.flag("force").unwrap_or(false)
     }
 
     fn dry_run(&self) -> Result<bool, ApiError> {

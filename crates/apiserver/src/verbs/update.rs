@@ -2,7 +2,9 @@
 
 use super::{Call, Part, decode, unhonoured};
 use crate::admission;
+use crate::field_manager::check_options;
 use crate::registry::{Updated, modified, parse};
+use api::patch::apply::{Writer, keep_times, record};
 use api::{ApiError, Kind, Object, metadata};
 use axum::body::Body;
 use http::Response;
@@ -10,6 +12,7 @@ use serde_json::json;
 
 /// Replaces an object, its status, or its finalizers.
 pub(super) async fn update(call: &Call<'_>, part: Part) -> Result<Response<Body>, ApiError> {
+    check_options("UpdateOptions", &call.query, false)?;
     let (value, duplicates) = call.json()?;
     let (given, mut warnings) =
         decode(call.kind, value, &duplicates, call.query.get("fieldValidation"))?;
@@ -27,17 +30,28 @@ pub(super) async fn update(call: &Call<'_>, part: Part) -> Result<Response<Body>
             call.info.namespace
         )));
     }
-    let updated = change(call, part, |_| Ok(given.clone())).await?;
+    let updated =
+        change(call, part, Ownership::Compared(call.writer()), |_| Ok(given.clone())).await?;
     warnings.extend(unhonoured(call.kind, &parse(updated.entry())?));
     let mut response = call.show(200, updated.entry())?;
     crate::serve::warn(&mut response, &warnings);
     Ok(response)
 }
 
+/// How a write says who manages what it changes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ownership<'a> {
+    /// Who writes manages what differs.
+    Compared(Writer<'a>),
+    /// The object says it itself.
+    Said,
+}
+
 /// The one way to change an object: `make` gives the client's wish, given the stored object.
 pub(super) async fn change(
     call: &Call<'_>,
     part: Part,
+    ownership: Ownership<'_>,
     make: impl Fn(&Object) -> Result<Object, ApiError>,
 ) -> Result<Updated, ApiError> {
     let (kind, info) = (call.kind, &call.info);
@@ -46,7 +60,7 @@ pub(super) async fn change(
     // it adds is part of the wish.
     let admitted = if part == Part::Main {
         let old = registry.object(kind, &info.namespace, &info.name).await?;
-        let mut new = prepared(kind, part, make(&old)?, &old);
+        let mut new = prepared(kind, part, ownership, make(&old)?, &old);
         admission::update(call.server, kind, &mut new, &old).await?;
         Some((old, new))
     } else {
@@ -58,10 +72,11 @@ pub(super) async fn change(
             check_identity(kind, &wish, old)?;
             let new = match &admitted {
                 Some((seen, new)) if seen == old => new.clone(),
-                _ => prepared(kind, part, wish.clone(), old),
+                _ => prepared(kind, part, ownership, wish.clone(), old),
             };
             validate(kind, part, &new, old)?;
             let mut new = new;
+            keep_times(&mut new, old);
             new.set("/metadata/resourceVersion", json!(wish.resource_version()));
             Ok(new)
         })
@@ -73,8 +88,13 @@ pub(super) async fn change(
 }
 
 /// The wish, with everything that is not the client's to say taken from the stored object.
-fn prepared(kind: &Kind, part: Part, mut new: Object, old: &Object) -> Object {
-    new.remove("/metadata/managedFields");
+fn prepared(
+    kind: &Kind,
+    part: Part,
+    ownership: Ownership<'_>,
+    mut new: Object,
+    old: &Object,
+) -> Object {
     new.remove("/metadata/selfLink");
     for field in [
         "name",
@@ -101,23 +121,30 @@ fn prepared(kind: &Kind, part: Part, mut new: Object, old: &Object) -> Object {
             _ => {}
         }
     }
+    if part == Part::Main {
+        (kind.default)(&mut new);
+    }
+    if part == Part::Finalize {
+        new = with_finalizers_of(old, &new);
+    }
+    if let Ownership::Compared(writer) = ownership {
+        record(kind, Some(old), &mut new, &writer);
+    }
     match part {
-        Part::Main => {
-            (kind.default)(&mut new);
-            (kind.prepare.update)(&mut new, old);
-        }
+        Part::Main => (kind.prepare.update)(&mut new, old),
         Part::Status => (kind.prepare.update_status)(&mut new, old),
-        Part::Finalize => {
-            let finalizers = new.at("/spec/finalizers").cloned().unwrap_or_else(|| json!([]));
-            let mut object = old.clone();
-            object.set("/spec/finalizers", finalizers);
-            if object.list_at("/spec/finalizers").is_empty() {
-                object.remove("/spec/finalizers");
-            }
-            return object;
-        }
+        Part::Finalize => {}
     }
     new
+}
+
+fn with_finalizers_of(old: &Object, new: &Object) -> Object {
+    let mut object = old.clone();
+    match new.list_at("/spec/finalizers") {
+        [] => drop(object.remove("/spec/finalizers")),
+        finalizers => object.set("/spec/finalizers", json!(finalizers)),
+    }
+    object
 }
 
 fn check_identity(kind: &Kind, wish: &Object, old: &Object) -> Result<(), ApiError> {
