@@ -59,7 +59,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("T40: a condemned claim is its pod's alone", CLAIMS, "let by_set = «with_set && !by_pod»;", "with_set"),
     mutant("T40: whenDeleted makes the set an owner", CLAIMS, "«with_set && !by_pod»", "false"),
     mutant("T44: another controller's claim is left alone", CLAIMS, "«owner.uid != set_uid && owner.uid != identity::uid(pod)»)\n", "false"),
-    mutant("T46: claims are known by their exact names", CLAIMS, "find(|claim| «claim.metadata.name == wanted.metadata.name»)", "claim.metadata.name.as_deref().unwrap_or_default().ends_with(&wanted.metadata.name.as_deref().unwrap_or_default()[5..])"),
+    mutant("T46: claims are known by their exact names", CLAIMS, "    «observed.claims.get(wanted.metadata.name.as_deref()?).copied()»\n", "observed.claims.values().copied().find(|claim| claim.metadata.name.as_deref().unwrap_or_default().ends_with(&wanted.metadata.name.as_deref().unwrap_or_default()[5..]))"),
     mutant("T100: only what matches is adopted", IDENTITY, "if «matches»\n                    && pod.metadata.deletion_timestamp.is_none()", "true"),
     mutant("T101: what no longer matches is released", IDENTITY, "if owner.uid == own_uid && «matches» =>", "true"),
     mutant("T18: a pod's host name is its own", IDENTITY, "spec.hostname = «Some(name.clone())»;", "None"),

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use planner::statefulset::identity::controller_reference;
-use planner::statefulset::{Action, Observed, Plan, plan};
+use planner::statefulset::{Action, Observed, Plan, by_name, plan};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,13 +108,7 @@ impl Controller {
         let own =
             |object: &dyn Fn() -> Vec<String>| object().contains(&set.uid().unwrap_or_default());
         // Everything of the set bears its name: the cost is that of the set, not of its namespace.
-        let pods: Vec<Pod> = self
-            .caches
-            .pods
-            .with_prefix(namespace, &prefix)
-            .iter()
-            .map(|pod| (**pod).clone())
-            .collect();
+        let pods = self.caches.pods.with_prefix(namespace, &prefix);
         let revisions: Vec<ControllerRevision> = self
             .caches
             .revisions
@@ -132,17 +126,16 @@ impl Controller {
             .iter()
             .flatten()
             .filter_map(|template| template.metadata.name.clone());
-        let claims: Vec<PersistentVolumeClaim> = templates
+        let claims: Vec<Arc<PersistentVolumeClaim>> = templates
             .flat_map(|template| {
                 self.caches.claims.with_prefix(namespace, &format!("{template}-{name}-"))
             })
-            .map(|claim| (*claim).clone())
             .collect();
         let plan = plan(&Observed {
             set: &set,
             revisions: &revisions,
-            pods: &pods,
-            claims: &claims,
+            pods: &pods.iter().map(|pod| &**pod).collect::<Vec<_>>(),
+            claims: &by_name(claims.iter().map(|claim| &**claim)),
             now: (self.clock)(),
         });
         for problem in &plan.problems {

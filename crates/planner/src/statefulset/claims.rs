@@ -49,7 +49,7 @@ pub(super) fn find<'a>(
     observed: &Observed<'a>,
     wanted: &PersistentVolumeClaim,
 ) -> Option<&'a PersistentVolumeClaim> {
-    observed.claims.iter().find(|claim| claim.metadata.name == wanted.metadata.name)
+    observed.claims.get(wanted.metadata.name.as_deref()?).copied()
 }
 
 /// Whether a claim is to go with a pod of this name that is no more (the pod is about to be made anew).
@@ -97,7 +97,7 @@ pub(super) fn ownership(
     let (mut actions, mut problems) = (Vec::new(), Vec::new());
     for claim in templates(set).filter_map(|template| {
         let name = name(template, set, ordinal);
-        observed.claims.iter().find(|claim| claim.metadata.name.as_ref() == Some(&name))
+        observed.claims.get(name.as_str()).copied()
     }) {
         let set_uid = set.metadata.uid.clone().unwrap_or_default();
         let claim_name = claim.metadata.name.clone().unwrap_or_default();

@@ -93,7 +93,7 @@ pub(super) fn membership<'a>(observed: &Observed<'a>) -> Membership<'a> {
     let own_uid = set.metadata.uid.as_deref().unwrap_or_default();
     let mut members = Membership::default();
     let mut own: Vec<(i64, &Pod)> = Vec::new();
-    for pod in observed.pods {
+    for &pod in observed.pods {
         let at = ordinal(set, name(pod));
         let matches = selector.matches_optional(pod.metadata.labels.as_ref());
         let identity = || (name(pod).to_owned(), uid(pod).to_owned());
@@ -124,7 +124,10 @@ pub(super) fn membership<'a>(observed: &Observed<'a>) -> Membership<'a> {
     own.sort_by_key(|(at, _)| *at);
     let (first, count) = (start(set), replicas(set));
     members.replicas = (first..first + count)
-        .map(|wanted| (wanted, own.iter().find(|(at, _)| *at == wanted).map(|(_, pod)| *pod)))
+        .map(|wanted| {
+            let found = own.binary_search_by_key(&wanted, |(at, _)| *at);
+            (wanted, found.ok().map(|at| own[at].1))
+        })
         .collect();
     members.condemned =
         own.into_iter().filter(|(at, _)| !(first..first + count).contains(at)).collect();

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The world as the controller's caches show it: one set, and everything of its namespace that may be its own.
@@ -22,11 +23,20 @@ pub struct Observed<'a> {
     /// Revisions that match its selector or name it as owner.
     pub revisions: &'a [ControllerRevision],
     /// Pods that match its selector, name it as owner, or bear one of its names.
-    pub pods: &'a [Pod],
-    /// Claims that bear one of its names.
-    pub claims: &'a [PersistentVolumeClaim],
+    pub pods: &'a [&'a Pod],
+    /// Claims that bear one of its names, by their names.
+    pub claims: &'a Claims<'a>,
     /// Now.
     pub now: Timestamp,
+}
+
+/// Claims by their names.
+pub type Claims<'a> = BTreeMap<&'a str, &'a PersistentVolumeClaim>;
+
+/// Claims, to be found by their names.
+pub fn by_name<'a>(claims: impl IntoIterator<Item = &'a PersistentVolumeClaim>) -> Claims<'a> {
+    let named = |claim: &'a PersistentVolumeClaim| Some((claim.metadata.name.as_deref()?, claim));
+    claims.into_iter().filter_map(named).collect()
 }
 
 /// What to do next, in order. Each action is idempotent and says what it relies on.

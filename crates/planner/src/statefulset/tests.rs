@@ -78,8 +78,8 @@ impl World {
         plan(&Observed {
             set: &self.set,
             revisions: &revisions,
-            pods: &self.pods,
-            claims: &self.claims,
+            pods: &self.pods.iter().collect::<Vec<_>>(),
+            claims: &by_name(&self.claims),
             now: Timestamp::from_second(100).unwrap(),
         })
     }
@@ -178,7 +178,7 @@ fn no_replicas_are_none_but_the_revision_exists() {
         set: &world.set,
         revisions: &[],
         pods: &[],
-        claims: &[],
+        claims: &Claims::new(),
         now: Timestamp::UNIX_EPOCH,
     });
     assert_eq!(words(&plan), "+revision");

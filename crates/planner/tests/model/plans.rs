@@ -10,7 +10,7 @@ use k8s_openapi::api::apps::v1::{
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use planner::statefulset::{Action, Observed, identity, plan};
+use planner::statefulset::{Action, Claims, Observed, by_name, identity, plan};
 use serde_json::json;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -133,7 +133,7 @@ impl Planner {
                     set: &set,
                     revisions: &[],
                     pods: &[],
-                    claims: &[],
+                    claims: &Claims::new(),
                     now: jiff::Timestamp::UNIX_EPOCH,
                 });
                 plan.actions
@@ -321,8 +321,8 @@ impl Planner {
         let plan = plan(&Observed {
             set: &set,
             revisions: &revisions,
-            pods: &pods,
-            claims: &claims,
+            pods: &pods.iter().collect::<Vec<_>>(),
+            claims: &by_name(&claims),
             now: jiff::Timestamp::from_second(1_000).unwrap(),
         });
         let planned = Rc::new(self.planned(&set, plan)?);
