@@ -2,9 +2,12 @@
 
 pub mod config_map;
 pub mod controller_revision;
+pub mod cron_job;
+pub mod daemon_set;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod event;
+pub mod job;
 pub mod lease;
 pub mod namespace;
 pub mod node;
@@ -17,6 +20,7 @@ pub mod service;
 pub mod service_account;
 pub mod statefulset;
 pub mod storage_class;
+mod workload;
 
 use crate::kind::Kind;
 
@@ -34,7 +38,10 @@ pub const KINDS: &[&Kind] = &[
     &service_account::KIND,
     &service::KIND,
     &controller_revision::KIND,
+    &daemon_set::KIND,
     &statefulset::KIND,
+    &cron_job::KIND,
+    &job::KIND,
     &lease::KIND,
     &endpoint_slice::KIND,
     &storage_class::KIND,
@@ -84,6 +91,12 @@ mod tests {
                 if kind.names.plural != "statefulsets" {
                     given["spec"]["selector"] = json!(null);
                 }
+            }
+            if ["daemonsets", "jobs"].contains(&kind.names.plural) {
+                given["spec"] = json!({"selector": spec["selector"], "template": spec["template"]});
+            }
+            if kind.names.plural == "cronjobs" {
+                given["spec"] = json!({"schedule": "@daily", "jobTemplate": {"spec": {"template": spec["template"]}}});
             }
             if kind.names.plural == "storageclasses" {
                 given["provisioner"] = json!("p");
@@ -135,11 +148,22 @@ mod tests {
     #[test]
     fn what_was_accepted_is_accepted_again() {
         let pod = json!({"containers": [{"name": "c", "image": "i", "resources": {"limits": {"cpu": "1"}}, "volumeMounts": [{"name": "v", "mountPath": "/v"}]}], "volumes": [{"name": "v"}]});
+        let mut batch_pod = pod.clone();
+        batch_pod["restartPolicy"] = json!("Never");
         let given = [
             ("Pod", json!({"spec": pod})),
             (
                 "StatefulSet",
                 json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}}),
+            ),
+            (
+                "DaemonSet",
+                json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}}),
+            ),
+            ("Job", json!({"spec": {"template": {"spec": batch_pod}}})),
+            (
+                "CronJob",
+                json!({"spec": {"schedule": "0 3 * * *", "timeZone": "UTC", "jobTemplate": {"spec": {"template": {"spec": batch_pod}}}}}),
             ),
             (
                 "Service",
@@ -176,7 +200,7 @@ mod tests {
             let kind = KINDS.iter().find(|kind| kind.names.kind == name).unwrap();
             value["apiVersion"] = json!(kind.names.api_version());
             value["kind"] = json!(name);
-            value["metadata"] = json!({"name": "x", "namespace": "team"});
+            value["metadata"] = json!({"name": "x", "namespace": "team", "uid": "u"});
             let mut stored = Object::new((kind.decode)(value).unwrap().value).unwrap();
             (kind.default)(&mut stored);
             (kind.prepare.create)(&mut stored);
@@ -203,6 +227,12 @@ mod tests {
             (
                 &statefulset::KIND,
                 json!({"spec": {"template": {"spec": pod}, "volumeClaimTemplates": [{"metadata": {"name": "d"}}]}}),
+            ),
+            (&daemon_set::KIND, json!({"spec": {"template": {"spec": pod}}})),
+            (&job::KIND, json!({"spec": {"template": {"spec": pod}}})),
+            (
+                &cron_job::KIND,
+                json!({"spec": {"jobTemplate": {"spec": {"template": {"spec": pod}}}}}),
             ),
             (&service::KIND, json!({"spec": {"ports": [{"port": 80}]}})),
             (&persistent_volume_claim::KIND, json!({"spec": {}})),

@@ -84,7 +84,6 @@ async fn make(
     object.set("/metadata/uid", json!(uuid::Uuid::new_v4().to_string()));
     object.set("/metadata/creationTimestamp", timestamp());
     (kind.default)(&mut object);
-    (kind.prepare.create)(&mut object);
     let generated = object.name().is_empty();
     for attempt in 1.. {
         let mut object = object.clone();
@@ -92,6 +91,7 @@ async fn make(
         if generated && !base.is_empty() {
             object.set("/metadata/name", json!(metadata::generate_name(&base, rand::random())));
         }
+        (kind.prepare.create)(&mut object);
         // Defaults that follow from the name, and those that a later version of the kind adds to what prepare left.
         (kind.default)(&mut object);
         admission::create(server, kind, &mut object).await?;
