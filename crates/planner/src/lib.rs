@@ -5,6 +5,7 @@
 pub mod claim_binding;
 pub mod endpoints;
 pub mod garbage;
+pub mod job;
 pub mod pod;
 pub mod scheduling;
 pub mod statefulset;

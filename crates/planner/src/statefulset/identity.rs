@@ -50,7 +50,7 @@ pub(super) fn replicas(set: &StatefulSet) -> i64 {
 }
 
 /// The owner that controls an object.
-pub(super) fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+pub(crate) fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
 }
 

@@ -8,7 +8,7 @@ use k8s_openapi::api::apps::v1::StatefulSetStatus;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
 /// A pod's phase.
-pub(super) fn phase(pod: &Pod) -> &str {
+pub(crate) fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }
 
@@ -17,13 +17,13 @@ fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
 }
 
 /// Running and Ready.
-pub(super) fn is_ready(pod: &Pod) -> bool {
+pub(crate) fn is_ready(pod: &Pod) -> bool {
     phase(pod) == "Running"
         && ready_condition(pod).is_some_and(|condition| condition.status == "True")
 }
 
 /// Ready for so long.
-pub(super) fn is_available(pod: &Pod, min_ready_seconds: u64, now: Timestamp) -> bool {
+pub(crate) fn is_available(pod: &Pod, min_ready_seconds: u64, now: Timestamp) -> bool {
     if !is_ready(pod) {
         return false;
     }
