@@ -78,9 +78,21 @@ impl World {
 
     /// One reconcile.
     fn step(&mut self) -> bool {
+        self.step_until(usize::MAX)
+    }
+
+    /// A reconcile whose controller dies after so many writes.
+    fn step_until(&mut self, mut writes: usize) -> bool {
         let plan = self.plan();
         let before = (self.job.clone(), self.pods.clone());
+        let mut lives = || {
+            writes = writes.saturating_sub(1);
+            writes > 0
+        };
         for action in &plan.actions {
+            if !lives() {
+                return true;
+            }
             match action {
                 Action::CreatePod(pod) => {
                     let mut pod = (**pod).clone();
@@ -103,6 +115,9 @@ impl World {
                 Action::AdoptPod { .. } | Action::ReleasePod { .. } | Action::DeleteJob => {}
             }
         }
+        if !lives() {
+            return true;
+        }
         if let Some(status) = plan.status {
             assert_possible(&self.job, &status);
             self.job.status = Some(status);
@@ -110,6 +125,9 @@ impl World {
             self.told.extend(plan.tellings.iter().map(|telling| telling.reason.clone()));
         }
         for (name, _) in &plan.untrack {
+            if !lives() {
+                return true;
+            }
             self.untrack(name);
         }
         before != (self.job.clone(), self.pods.clone())
@@ -259,6 +277,59 @@ fn a_pod_is_counted_only_after_its_finalizer_is_gone() {
     assert_eq!(counted.uncounted_terminated_pods, Some(Default::default()));
     world.job.status = Some(counted);
     assert_eq!(world.plan().status.unwrap().succeeded, Some(1), "and never again");
+}
+
+/// Whatever ends when, whatever users clean up, and wherever the controller dies: each pod is counted once.
+#[test]
+fn histories_with_dying_controllers_count_each_pod_once() {
+    for seed in 0..300_u64 {
+        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut below = |limit: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % limit
+        };
+        let indexed = seed % 2 == 1;
+        let mode = if indexed { "Indexed" } else { "NonIndexed" };
+        let mut world = World::new(
+            json!({"completions": 4, "parallelism": 3, "backoffLimit": 1000, "completionMode": mode}),
+        );
+        let (mut successes, mut failures) = (0, 0);
+        for _ in 0..60 {
+            let active = world.pods.iter().any(pods::is_active);
+            match below(6) {
+                0 if active => {
+                    world.end(0);
+                    successes += 1;
+                }
+                1 if active => {
+                    world.end(1);
+                    failures += 1;
+                }
+                2 => world.pods.retain(|pod| is_tracked(pod) || !pods::has_ended(pod)),
+                3 => {
+                    world.step_until(usize::try_from(below(7)).unwrap());
+                    world.back_off = None;
+                }
+                _ => drop(world.step()),
+            }
+            world.now += 100;
+        }
+        for _ in 0..40 {
+            world.now += 400;
+            world.settle();
+            if is_finished(&world.job) {
+                break;
+            }
+            world.end(0);
+            successes += 1;
+        }
+        let status = world.status();
+        let counted =
+            (status["succeeded"].clone(), status.get("failed").cloned().unwrap_or(json!(0)));
+        assert_eq!(counted, (json!(4.max(successes)), json!(failures)), "seed {seed}: {status}");
+    }
 }
 
 #[test]
