@@ -88,6 +88,14 @@ impl Schedule {
         Ok(Schedule(Times::Fields(Fields { minutes, hours, days, months, weekdays, open_day })))
     }
 
+    /// The seconds from one time to the next, of `@every`: such times follow from the first, not from the clock.
+    pub fn period(&self) -> Option<i64> {
+        match self.0 {
+            Times::Every(seconds) => Some(seconds),
+            Times::Fields(_) => None,
+        }
+    }
+
     /// The first time after `after`; `None` if there is none within five years.
     ///
     /// Hours that the zone skips are skipped with it, hours that it repeats are named twice, as upstream.

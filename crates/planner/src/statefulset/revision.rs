@@ -62,7 +62,7 @@ pub(super) fn data(set: &StatefulSet) -> Value {
 }
 
 /// FNV-1 (not 1a), 32 bit, over the data and the collision count, as a safe word.
-pub(super) fn hash(data: &Value, collision_count: i32) -> String {
+pub(crate) fn hash(data: &Value, collision_count: i32) -> String {
     let text = format!("{data}{collision_count}");
     let hash = text
         .bytes()
