@@ -45,6 +45,7 @@ pub(super) fn members<'a>(observed: &Observed<'a>) -> (Vec<&'a Pod>, Vec<Action>
             Some(owner) if owner.uid == own_uid => actions.push(Action::ReleasePod { name, uid }),
             None if matches && pod.metadata.deletion_timestamp.is_none() => {
                 actions.push(Action::AdoptPod { name, uid });
+                own.push(pod);
             }
             _ => {}
         }

@@ -126,6 +126,7 @@ pub(super) fn members<'a>(observed: &Observed<'a>) -> (Vec<&'a Pod>, Vec<Action>
             None if matches && !deleting && pod.metadata.deletion_timestamp.is_none() => {
                 let (name, uid) = identity();
                 actions.push(Action::AdoptPod { name, uid });
+                own.push(pod);
             }
             _ => {}
         }
