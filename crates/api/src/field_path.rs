@@ -61,6 +61,10 @@ impl FieldError {
             join(&format!("Invalid value: {}", shown(value)), detail),
         )
     }
+    /// `Invalid value: detail`, where the value says nothing. As upstream: `field.OmitValueType`.
+    pub fn invalid_as_a_whole(path: &FieldPath, detail: &str) -> Self {
+        Self::build(path, "FieldValueInvalid", join("Invalid value", detail))
+    }
     /// `Unsupported value: "x": supported values: "a", "b"`.
     pub fn not_supported(
         path: &FieldPath,

@@ -97,6 +97,9 @@ pub enum Scope {
 pub enum Deletion {
     /// At once, when no finalizer is left.
     Immediate,
+    /// As `Immediate`; what the object owns is let go unless the client says otherwise. Only for Jobs, whose first
+    /// clients expected so. As upstream: `rest.OrphanDependents` in `pkg/registry/batch/job/strategy.go`.
+    Orphaning,
     /// After `spec.terminationGracePeriodSeconds`, by the node that `spec.nodeName` names; at once when there is none.
     Graceful,
 }

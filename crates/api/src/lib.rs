@@ -6,6 +6,7 @@
 //!
 //! Start reading at [`kind`], then one file of [`kinds`].
 
+pub mod cron;
 pub mod decode;
 pub mod discovery;
 pub mod field_path;

@@ -48,7 +48,7 @@ pub const KIND: Kind = Kind {
         update: |new, old| {
             let mut errors = validate(new);
             errors.extend(workload::validate_new_template(new, Some(old)));
-            errors.extend(workload::validate_fixed_selector(new, old));
+            errors.extend(workload::unchanged(new, old, "selector"));
             errors
         },
         update_status: validate_status,
@@ -115,13 +115,13 @@ fn validate(object: &Object) -> Vec<FieldError> {
     let spec = FieldPath::new("spec");
     let mut errors = Vec::new();
     for pointer in ["/spec/replicas", "/spec/minReadySeconds", "/spec/revisionHistoryLimit"] {
-        workload::not_negative(object, pointer, &mut errors);
+        workload::not_negative_at(object, pointer, &mut errors);
     }
-    errors.extend(workload::validate_selector(object, "deployment"));
+    errors.extend(workload::validate_own_selector(object, "deployment"));
     errors.extend(workload::validate_always_restarting(object, "ReplicaSet"));
     errors.extend(validate_strategy(object, &spec.child("strategy")));
     if let Some(deadline) = object.int_at("/spec/progressDeadlineSeconds") {
-        workload::not_negative(object, "/spec/progressDeadlineSeconds", &mut errors);
+        workload::not_negative_at(object, "/spec/progressDeadlineSeconds", &mut errors);
         if deadline <= object.int_at("/spec/minReadySeconds").unwrap_or(0) {
             errors.push(FieldError::invalid(
                 &spec.child("progressDeadlineSeconds"),
@@ -147,12 +147,10 @@ fn validate_strategy(object: &Object, path: &FieldPath) -> Vec<FieldError> {
         }
         ("RollingUpdate", Some(rolling)) => {
             let of = |field: &str| rolling.get(field).unwrap_or(&Value::Null);
-            let is_zero = |value: &Value| value == 0 || value.as_str() == Some("0%");
             let (unavailable, surge) = (of("maxUnavailable"), of("maxSurge"));
-            let mut errors =
-                workload::validate_int_or_percent(unavailable, &at.child("maxUnavailable"), true);
-            errors.extend(workload::validate_int_or_percent(surge, &at.child("maxSurge"), false));
-            if is_zero(unavailable) && is_zero(surge) {
+            let mut errors = workload::validate_share(unavailable, &at.child("maxUnavailable"));
+            errors.extend(workload::validate_any_share(surge, &at.child("maxSurge")));
+            if workload::is_zero(Some(unavailable)) && workload::is_zero(Some(surge)) {
                 errors.push(FieldError::invalid(
                     &at.child("maxUnavailable"),
                     unavailable,
@@ -256,7 +254,7 @@ mod tests {
             (
                 "/spec/strategy",
                 json!({"rollingUpdate": {"maxSurge": "much"}}),
-                "spec.strategy.rollingUpdate.maxSurge: Invalid value: \"much\": must be an integer or percentage (e.g '5%')",
+                "spec.strategy.rollingUpdate.maxSurge: Invalid value: \"much\": a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
             ),
             (
                 "/spec/strategy",

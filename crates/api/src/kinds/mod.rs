@@ -2,10 +2,13 @@
 
 pub mod config_map;
 pub mod controller_revision;
+pub mod cron_job;
+pub mod daemon_set;
 pub mod deployment;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod event;
+pub mod job;
 pub mod lease;
 pub mod namespace;
 pub mod node;
@@ -37,9 +40,12 @@ pub const KINDS: &[&Kind] = &[
     &service_account::KIND,
     &service::KIND,
     &controller_revision::KIND,
+    &daemon_set::KIND,
     &deployment::KIND,
     &replica_set::KIND,
     &statefulset::KIND,
+    &cron_job::KIND,
+    &job::KIND,
     &lease::KIND,
     &endpoint_slice::KIND,
     &storage_class::KIND,
@@ -89,6 +95,12 @@ mod tests {
                 if kind.names.group != "apps" {
                     given["spec"]["selector"] = json!(null);
                 }
+            }
+            if ["daemonsets", "jobs"].contains(&kind.names.plural) {
+                given["spec"] = json!({"selector": spec["selector"], "template": spec["template"]});
+            }
+            if kind.names.plural == "cronjobs" {
+                given["spec"] = json!({"schedule": "@daily", "jobTemplate": {"spec": {"template": spec["template"]}}});
             }
             if kind.names.plural == "storageclasses" {
                 given["provisioner"] = json!("p");
@@ -140,11 +152,22 @@ mod tests {
     #[test]
     fn what_was_accepted_is_accepted_again() {
         let pod = json!({"containers": [{"name": "c", "image": "i", "resources": {"limits": {"cpu": "1"}}, "volumeMounts": [{"name": "v", "mountPath": "/v"}]}], "volumes": [{"name": "v"}]});
+        let mut batch_pod = pod.clone();
+        batch_pod["restartPolicy"] = json!("Never");
         let given = [
             ("Pod", json!({"spec": pod})),
             (
                 "StatefulSet",
                 json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}}),
+            ),
+            (
+                "DaemonSet",
+                json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}}),
+            ),
+            ("Job", json!({"spec": {"template": {"spec": batch_pod}}})),
+            (
+                "CronJob",
+                json!({"spec": {"schedule": "0 3 * * *", "timeZone": "UTC", "jobTemplate": {"spec": {"template": {"spec": batch_pod}}}}}),
             ),
             (
                 "Service",
@@ -189,7 +212,7 @@ mod tests {
             let kind = KINDS.iter().find(|kind| kind.names.kind == name).unwrap();
             value["apiVersion"] = json!(kind.names.api_version());
             value["kind"] = json!(name);
-            value["metadata"] = json!({"name": "x", "namespace": "team"});
+            value["metadata"] = json!({"name": "x", "namespace": "team", "uid": "u"});
             let mut stored = Object::new((kind.decode)(value).unwrap().value).unwrap();
             (kind.default)(&mut stored);
             (kind.prepare.create)(&mut stored);
@@ -216,6 +239,12 @@ mod tests {
             (
                 &statefulset::KIND,
                 json!({"spec": {"template": {"spec": pod}, "volumeClaimTemplates": [{"metadata": {"name": "d"}}]}}),
+            ),
+            (&daemon_set::KIND, json!({"spec": {"template": {"spec": pod}}})),
+            (&job::KIND, json!({"spec": {"template": {"spec": pod}}})),
+            (
+                &cron_job::KIND,
+                json!({"spec": {"jobTemplate": {"spec": {"template": {"spec": pod}}}}}),
             ),
             (&service::KIND, json!({"spec": {"ports": [{"port": 80}]}})),
             (&persistent_volume_claim::KIND, json!({"spec": {}})),

@@ -42,7 +42,7 @@ pub const KIND: Kind = Kind {
         update: |new, old| {
             let mut errors = validate(new);
             errors.extend(workload::validate_new_template(new, Some(old)));
-            errors.extend(workload::validate_fixed_selector(new, old));
+            errors.extend(workload::unchanged(new, old, "selector"));
             errors
         },
         update_status: validate_status,
@@ -77,10 +77,10 @@ fn default(object: &mut Object) {
 fn validate(object: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for pointer in ["/spec/replicas", "/spec/minReadySeconds"] {
-        workload::not_negative(object, pointer, &mut errors);
+        workload::not_negative_at(object, pointer, &mut errors);
     }
     // Upstream names the deployment here.
-    errors.extend(workload::validate_selector(object, "deployment"));
+    errors.extend(workload::validate_own_selector(object, "deployment"));
     errors.extend(workload::validate_always_restarting(object, "ReplicaSet"));
     errors
 }

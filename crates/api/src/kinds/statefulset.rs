@@ -116,9 +116,9 @@ fn validate(object: &Object) -> Vec<FieldError> {
         }
     }
     for pointer in ["/spec/replicas", "/spec/minReadySeconds", "/spec/ordinals/start"] {
-        workload::not_negative(object, pointer, &mut errors);
+        workload::not_negative_at(object, pointer, &mut errors);
     }
-    errors.extend(workload::validate_selector(object, "statefulset"));
+    errors.extend(workload::validate_own_selector(object, "statefulset"));
     errors.extend(workload::validate_always_restarting(object, "StatefulSet"));
     errors
 }
@@ -172,7 +172,7 @@ fn validate_strategy(object: &Object, path: &FieldPath) -> Vec<FieldError> {
     let rolling = object.at("/spec/updateStrategy/rollingUpdate");
     match object.str_at("/spec/updateStrategy/type") {
         "RollingUpdate" => {
-            workload::not_negative(
+            workload::not_negative_at(
                 object,
                 "/spec/updateStrategy/rollingUpdate/partition",
                 &mut errors,
@@ -202,23 +202,13 @@ fn validate_strategy(object: &Object, path: &FieldPath) -> Vec<FieldError> {
     errors
 }
 
+/// As upstream: `validateRollingUpdateStatefulSet`.
 fn validate_max_unavailable(maximum: &Value, path: &FieldPath) -> Vec<FieldError> {
-    match (maximum.as_i64(), maximum.as_str()) {
-        (Some(number), _) if number < 1 => vec![FieldError::invalid(path, number, "cannot be 0")],
-        (Some(_), _) => Vec::new(),
-        (_, Some(text)) => match text
-            .strip_suffix('%')
-            .and_then(|number| number.parse::<u32>().ok())
-        {
-            Some(0) => vec![FieldError::invalid(path, text, "cannot be 0")],
-            Some(1..=100) => Vec::new(),
-            Some(_) => vec![FieldError::invalid(path, text, "must not be greater than 100%")],
-            None => {
-                vec![FieldError::invalid(path, text, "must be an integer or percentage (e.g '5%')")]
-            }
-        },
-        _ => Vec::new(),
+    let mut errors = workload::validate_share(maximum, path);
+    if errors.is_empty() && workload::is_zero(Some(maximum)) {
+        errors.push(FieldError::invalid(path, maximum, "cannot be 0"));
     }
+    errors
 }
 
 /// What of a set's spec may change.
@@ -275,7 +265,7 @@ fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
         "observedGeneration",
         "collisionCount",
     ] {
-        workload::not_negative(new, &format!("/status/{field}"), &mut errors);
+        workload::not_negative_at(new, &format!("/status/{field}"), &mut errors);
     }
     for field in ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"] {
         if count(field) > count("replicas") {

@@ -98,7 +98,6 @@ pub(super) async fn make(
     if let Ownership::Compared(writer) = ownership {
         record(kind, None, &mut object, &writer);
     }
-    (kind.prepare.create)(&mut object);
     let generated = object.name().is_empty();
     for attempt in 1.. {
         let mut object = object.clone();
@@ -106,6 +105,7 @@ pub(super) async fn make(
         if generated && !base.is_empty() {
             object.set("/metadata/name", json!(metadata::generate_name(&base, rand::random())));
         }
+        (kind.prepare.create)(&mut object);
         // Defaults that follow from the name, and those that a later version of the kind adds to what prepare left.
         (kind.default)(&mut object);
         admission::create(server, kind, &mut object).await?;

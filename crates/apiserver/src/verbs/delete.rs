@@ -11,6 +11,10 @@ use http::Response;
 use serde_json::{Value, json};
 use store::Page;
 
+/// What a client is told that deletes a Job and does not say what becomes of its pods. As upstream:
+/// `pkg/registry/batch/job/storage/storage.go`.
+const ORPHANS: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
+
 /// How a deletion is meant. As upstream: `metav1.DeleteOptions`.
 #[derive(Debug, Clone, Default)]
 struct Options {
@@ -77,11 +81,16 @@ pub(super) async fn delete(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
     let updated = remove(call, &call.info.namespace, &call.info.name, &options).await?;
     let object = parse(updated.entry())?;
     let still_there = matches!(updated, Updated::Now(_));
-    if still_there || call.kind.deletion == Deletion::Graceful {
-        return call.show(200, updated.entry());
+    let mut response = if still_there || call.kind.deletion == Deletion::Graceful {
+        call.show(200, updated.entry())?
+    } else {
+        call.show_value(200, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+            "details": {"name": object.name(), "group": call.kind.names.group, "kind": call.kind.names.plural, "uid": object.uid()}}))?
+    };
+    if call.kind.deletion == Deletion::Orphaning && options.propagation.is_none() {
+        crate::serve::warn(&mut response, &[ORPHANS.to_owned()]);
     }
-    call.show_value(200, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
-        "details": {"name": object.name(), "group": call.kind.names.group, "kind": call.kind.names.plural, "uid": object.uid()}}))
+    Ok(response)
 }
 
 /// Deletes everything that is selected.
@@ -170,7 +179,7 @@ fn dying(kind: &Kind, old: &Object, options: &Options) -> Result<Object, ApiErro
         if new.at("/spec/finalizers").is_some() {
             new.set("/status/phase", json!("Terminating"));
         }
-        propagate(&mut new, options);
+        propagate(&mut new, kind, options);
     } else if before.is_none_or(|before| grace < before) && kind.deletion == Deletion::Graceful {
         // A deletion under way can be hurried, never slowed down.
         let at = jiff::Timestamp::from_second(now().as_second().saturating_add(grace))
@@ -182,9 +191,10 @@ fn dying(kind: &Kind, old: &Object, options: &Options) -> Result<Object, ApiErro
 }
 
 /// What the dependents are to do, as finalizers that the garbage collector acts upon.
-fn propagate(object: &mut Object, options: &Options) {
+fn propagate(object: &mut Object, kind: &Kind, options: &Options) {
     let mut finalizers: Vec<Value> = object.list_at("/metadata/finalizers").to_vec();
     match options.propagation.as_deref() {
+        None if kind.deletion == Deletion::Orphaning => finalizers.push(json!("orphan")),
         Some("Orphan") => finalizers.push(json!("orphan")),
         Some("Foreground") => finalizers.push(json!("foregroundDeletion")),
         Some(_) => finalizers.retain(|name| name != "orphan" && name != "foregroundDeletion"),
@@ -198,7 +208,7 @@ fn propagate(object: &mut Object, options: &Options) {
 
 /// How long the object may take to end. Nobody ends what no node runs, or what has already ended.
 fn grace_seconds(kind: &Kind, object: &Object, options: &Options) -> i64 {
-    if kind.deletion == Deletion::Immediate {
+    if kind.deletion != Deletion::Graceful {
         return 0;
     }
     let ended = ["Succeeded", "Failed"].contains(&object.str_at("/status/phase"));

@@ -270,7 +270,8 @@ pub fn selected_node(claim: &PersistentVolumeClaim) -> Option<&str> {
         .map(String::as_str)
 }
 
-fn matches(toleration: &Toleration, key: &str, value: &str, effect: &str) -> bool {
+/// Whether a toleration is for a taint.
+pub(crate) fn matches(toleration: &Toleration, key: &str, value: &str, effect: &str) -> bool {
     let effect_matches =
         toleration.effect.as_deref().is_none_or(|own| own.is_empty() || own == effect);
     let own_key = toleration.key.as_deref().unwrap_or_default();

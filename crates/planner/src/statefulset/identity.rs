@@ -13,14 +13,8 @@ pub const POD_INDEX_LABEL: &str = "apps.kubernetes.io/pod-index";
 /// The label with the name of a pod's revision.
 pub const REVISION_LABEL: &str = "controller-revision-hash";
 
-/// A pod's name.
-pub fn name(pod: &Pod) -> &str {
-    pod.metadata.name.as_deref().unwrap_or_default()
-}
-/// A pod's uid.
-pub fn uid(pod: &Pod) -> &str {
-    pod.metadata.uid.as_deref().unwrap_or_default()
-}
+pub use crate::workload::{name, uid};
+
 /// A set's name.
 pub fn set_name(set: &StatefulSet) -> &str {
     set.metadata.name.as_deref().unwrap_or_default()

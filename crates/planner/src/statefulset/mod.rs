@@ -5,7 +5,7 @@ mod conditions;
 pub mod identity;
 pub mod revision;
 mod rollout;
-mod status;
+pub(crate) mod status;
 
 use identity::{Membership, membership};
 use jiff::Timestamp;

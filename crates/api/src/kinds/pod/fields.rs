@@ -90,6 +90,19 @@ const TEMPLATE: [Groups; 3] = [
     container_rows!("spec.template.spec.containers"),
     container_rows!("spec.template.spec.initContainers"),
 ];
+/// What a Job has besides its template.
+macro_rules! job_rows {
+    ($spec:literal) => {
+        &[&rows!(StoredOnly "pods are scheduled one by one": concat!($spec, ".scheduling"))]
+    };
+}
+const JOB: [Groups; 4] = [job_rows!("spec"), TEMPLATE[0], TEMPLATE[1], TEMPLATE[2]];
+const CRON_JOB: [Groups; 4] = [
+    job_rows!("spec.jobTemplate.spec"),
+    pod_rows!("spec.jobTemplate.spec.template.spec"),
+    container_rows!("spec.jobTemplate.spec.template.spec.containers"),
+    container_rows!("spec.jobTemplate.spec.template.spec.initContainers"),
+];
 
 const fn count(groups: &[Groups]) -> usize {
     let (mut total, mut i) = (0, 0);
@@ -129,3 +142,8 @@ pub(super) const FIELDS: &[FieldSupport] = &flat::<{ count(&POD) }>(&POD);
 /// Of a template at `spec.template`.
 pub(in super::super) const TEMPLATE_FIELDS: &[FieldSupport] =
     &flat::<{ count(&TEMPLATE) }>(&TEMPLATE);
+/// Of a Job.
+pub(in super::super) const JOB_FIELDS: &[FieldSupport] = &flat::<{ count(&JOB) }>(&JOB);
+/// Of a CronJob.
+pub(in super::super) const CRON_JOB_FIELDS: &[FieldSupport] =
+    &flat::<{ count(&CRON_JOB) }>(&CRON_JOB);

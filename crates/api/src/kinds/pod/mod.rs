@@ -6,7 +6,7 @@ mod fields;
 mod validation;
 
 pub(super) use defaults::default_template;
-pub(super) use fields::TEMPLATE_FIELDS;
+pub(super) use fields::{CRON_JOB_FIELDS, JOB_FIELDS, TEMPLATE_FIELDS};
 pub(super) use validation::{
     port_name, validate_host_path, validate_node_selector, validate_template,
 };
