@@ -157,6 +157,19 @@ impl ApiError {
     pub fn too_many_requests(message: impl Into<String>) -> Self {
         Self::new(429, "TooManyRequests", message)
     }
+    /// The same, with what is in the way and for how long at least; 0 if that cannot be said.
+    pub fn with_cause(mut self, reason: &str, message: &str, retry_after_seconds: u32) -> Self {
+        let details = self.details.get_or_insert_with(|| json!({}));
+        details["causes"] = json!([{"reason": reason, "message": message}]);
+        if retry_after_seconds > 0 {
+            details["retryAfterSeconds"] = json!(retry_after_seconds);
+        }
+        self
+    }
+    /// When to try again, if the failure says so.
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        self.details.as_ref()?.get("retryAfterSeconds")?.as_u64()
+    }
     /// 500: `Internal error occurred: …`.
     pub fn internal(message: impl fmt::Display) -> Self {
         Self::new(500, "InternalError", format!("Internal error occurred: {message}"))

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{
     ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -356,6 +357,8 @@ pub struct Caches {
     pub deployments: Cache<Deployment>,
     /// ReplicaSets.
     pub replica_sets: Cache<ReplicaSet>,
+    /// PodDisruptionBudgets.
+    pub budgets: Cache<PodDisruptionBudget>,
     /// Claims.
     pub claims: Cache<PersistentVolumeClaim>,
     /// Volumes.
@@ -442,6 +445,7 @@ impl Caches {
             revisions: Cache::start(client.clone()),
             deployments: Cache::start(client.clone()),
             replica_sets: Cache::start(client.clone()),
+            budgets: Cache::start(client.clone()),
             claims: Cache::indexed(client.clone(), claim_words),
             volumes: Cache::indexed(client.clone(), volume_words),
             classes: Cache::start(client.clone()),

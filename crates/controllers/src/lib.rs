@@ -6,6 +6,7 @@
 
 mod dependents;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod events;
 mod garbage_collector;
@@ -56,6 +57,7 @@ pub async fn run(config: Config, closing: CancellationToken) {
             statefulset::run(user("statefulset-controller"), caches.clone(), config.clock.clone()),
             deployment::run(user("deployment-controller"), caches.clone(), config.clock.clone()),
             replica_set::run(user("replicaset-controller"), caches.clone(), config.clock.clone()),
+            disruption::run(user("disruption-controller"), caches.clone(), config.clock.clone()),
             scheduler::run((config.client_for)("system:kube-scheduler"), caches.clone()),
             endpoints::run(user("endpointslice-controller"), caches.clone()),
             persistent_volume::run(

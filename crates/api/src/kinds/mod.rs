@@ -16,6 +16,7 @@ mod parts;
 pub mod persistent_volume;
 pub mod persistent_volume_claim;
 pub mod pod;
+pub mod pod_disruption_budget;
 pub mod replica_set;
 pub mod secret;
 pub mod service;
@@ -48,6 +49,7 @@ pub const KINDS: &[&Kind] = &[
     &job::KIND,
     &lease::KIND,
     &endpoint_slice::KIND,
+    &pod_disruption_budget::KIND,
     &storage_class::KIND,
 ];
 

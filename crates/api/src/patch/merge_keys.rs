@@ -8,7 +8,7 @@ pub enum Field {
     Object(&'static str),
     /// A list of objects of this type that is merged by this key.
     List(&'static str, &'static str),
-    /// A list of objects of this type that is replaced whole.
+    /// A list of objects of this type, or one of them, that is replaced whole.
     Atomic(&'static str),
     /// A list of plain values that is merged as a set.
     Set,
@@ -111,6 +111,15 @@ const TYPES: &[(&str, &[(&str, Field)])] = &[
         "PersistentVolumeClaim",
         &[("metadata", Object("ObjectMeta")), ("status", Object("WithConditions"))],
     ),
+    (
+        "PodDisruptionBudget",
+        &[
+            ("metadata", Object("ObjectMeta")),
+            ("spec", Object("PodDisruptionBudgetSpec")),
+            ("status", Object("WithConditions")),
+        ],
+    ),
+    ("PodDisruptionBudgetSpec", &[("selector", Atomic("LabelSelector"))]),
     ("ConfigMap", &[("metadata", Object("ObjectMeta"))]),
     ("Secret", &[("metadata", Object("ObjectMeta"))]),
     ("Endpoints", &[("metadata", Object("ObjectMeta"))]),

@@ -90,6 +90,9 @@ fn merge_field(
         (Value::Null, _) => {
             object.remove(key);
         }
+        (Value::Object(_), Some(Field::Atomic(_))) => {
+            object.insert(key.to_owned(), value.clone());
+        }
         (Value::Object(patch), _) => {
             let child = match kind {
                 Some(Field::Object(child)) => child,
@@ -261,6 +264,19 @@ mod tests {
         assert_eq!(
             patched(SET, set, patch),
             json!({"spec": {"replicas": 1, "template": {"spec": {"containers": []}}}})
+        );
+    }
+
+    #[test]
+    fn a_budgets_selector_is_replaced_whole() {
+        let budget = |selector: Value| json!({"spec": {"selector": selector}});
+        assert_eq!(
+            patched(
+                "io.k8s.api.policy.v1.PodDisruptionBudget",
+                budget(json!({"matchLabels": {"a": "b"}})),
+                budget(json!({"matchLabels": {"c": "d"}}))
+            ),
+            budget(json!({"matchLabels": {"c": "d"}}))
         );
     }
 

@@ -1,4 +1,4 @@
-//! DELETE: of one object, of a collection, and eviction.
+//! DELETE: of one object and of a collection.
 
 use super::list::Selection;
 use super::{Call, now};
@@ -17,12 +17,12 @@ const ORPHANS: &str = "child pods are preserved by default when jobs are deleted
 
 /// How a deletion is meant. As upstream: `metav1.DeleteOptions`.
 #[derive(Debug, Clone, Default)]
-struct Options {
+pub(super) struct Options {
     grace_seconds: Option<i64>,
     uid: Option<String>,
-    resource_version: Option<String>,
+    pub(super) resource_version: Option<String>,
     propagation: Option<String>,
-    dry_run: bool,
+    pub(super) dry_run: bool,
 }
 
 impl Options {
@@ -31,7 +31,7 @@ impl Options {
         Options::read(&body, call)
     }
 
-    fn read(body: &Value, call: &Call<'_>) -> Result<Options, ApiError> {
+    pub(super) fn read(body: &Value, call: &Call<'_>) -> Result<Options, ApiError> {
         let text = |pointer: &str, name: &str| -> Option<String> {
             let given = body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
             given.or_else(|| Some(call.query.get(name).to_owned())).filter(|text| !text.is_empty())
@@ -118,25 +118,31 @@ pub(super) async fn delete_collection(call: &Call<'_>) -> Result<Response<Body>,
     call.show_value(200, &json!({"kind": format!("{}List", names.kind), "apiVersion": names.api_version(), "metadata": {"resourceVersion": listing.revision.to_string()}, "items": items}))
 }
 
-/// Evicts a pod: a graceful deletion.
-pub(super) async fn evict(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
-    let (eviction, _) = call.json()?;
-    let options = Options::read(eviction.get("deleteOptions").unwrap_or(&json!({})), call)?;
-    remove(call, &call.info.namespace, &call.info.name, &options).await?;
-    call.show_value(201, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}))
-}
-
 async fn remove(
     call: &Call<'_>,
     namespace: &str,
     name: &str,
     options: &Options,
 ) -> Result<Updated, ApiError> {
+    remove_with(call, (namespace, name), options, |_| {}).await
+}
+
+/// Deletes one object, and says so in it: `mark` changes it in the same write.
+pub(super) async fn remove_with(
+    call: &Call<'_>,
+    (namespace, name): (&str, &str),
+    options: &Options,
+    mark: impl Fn(&mut Object),
+) -> Result<Updated, ApiError> {
     let updated = call
         .server
         .inner
         .registry
-        .update(call.kind, namespace, name, options.dry_run, |old| dying(call.kind, old, options))
+        .update(call.kind, namespace, name, options.dry_run, |old| {
+            let mut new = dying(call.kind, old, options)?;
+            mark(&mut new);
+            Ok(new)
+        })
         .await?;
     if let Updated::Gone(entry) = &updated {
         admission::released(call.server, call.kind, &parse(entry)?);

@@ -3,6 +3,7 @@
 mod apply;
 pub(crate) mod create;
 mod delete;
+mod evict;
 mod get;
 mod list;
 mod patch;
@@ -73,7 +74,7 @@ pub(crate) async fn carry_out(
                 .await
         }
         (Some(Subresource::Binding), "create") => create::bind(&call).await,
-        (Some(Subresource::Eviction), "create") => delete::evict(&call).await,
+        (Some(Subresource::Eviction), "create") => evict::evict(&call).await,
         _ => Err(unsupported()),
     }
 }

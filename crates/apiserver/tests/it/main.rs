@@ -4,6 +4,7 @@
 mod access;
 mod apply;
 mod errors;
+mod evictions;
 mod lists;
 mod patches;
 mod watches;

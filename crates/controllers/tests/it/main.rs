@@ -7,6 +7,7 @@
 
 mod cluster;
 mod deployment;
+mod disruption;
 mod garbage;
 mod histories;
 mod statefulset;
