@@ -6,6 +6,7 @@
 mod apply;
 mod clusters;
 mod deployments;
+mod disruption;
 mod exercise_nginx_curl;
 mod harness;
 mod identity;

@@ -204,6 +204,7 @@ mod tests {
             ),
             ("ControllerRevision", json!({"revision": 1, "data": {}})),
             ("Lease", json!({"spec": {"leaseDurationSeconds": 40}})),
+            ("PodDisruptionBudget", json!({"spec": {"maxUnavailable": "25%", "selector": {}}})),
             ("Event", json!({"involvedObject": {"namespace": "team"}, "reason": "R"})),
             ("Namespace", json!({})),
             ("Node", json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}})),
