@@ -1,7 +1,8 @@
 //! One way to observe and one way to run a controller.
 
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
     Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
     ServiceAccount,
@@ -247,6 +248,26 @@ impl<K: Cached> Cache<K> {
         }
     }
 
+    /// Waits until an object that was just deleted is seen to be gone, or to be going.
+    pub async fn wait_until_gone(&self, namespace: &str, name: &str, uid: &str) {
+        let mut seen = self.inner.seen.subscribe();
+        let is_there = || {
+            self.get(namespace, name).is_some_and(|object| {
+                object.uid().as_deref() == Some(uid) && object.meta().deletion_timestamp.is_none()
+            })
+        };
+        let waited = tokio::time::timeout(PATIENCE, async {
+            while is_there() {
+                if seen.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        if waited.await.is_err() {
+            tracing::debug!(namespace, name, "an own deletion is not seen yet");
+        }
+    }
+
     /// [`Cache::wait_until_seen`] for an object that was just written.
     pub async fn wait_for_write(&self, object: &K) {
         self.wait_until_seen(version(object)).await;
@@ -280,6 +301,12 @@ pub struct Caches {
     pub namespaces: Cache<Namespace>,
     /// ServiceAccounts.
     pub accounts: Cache<ServiceAccount>,
+    /// Jobs.
+    pub jobs: Cache<Job>,
+    /// CronJobs.
+    pub cron_jobs: Cache<CronJob>,
+    /// DaemonSets.
+    pub daemon_sets: Cache<DaemonSet>,
 }
 
 impl Caches {
@@ -297,6 +324,9 @@ impl Caches {
             slices: Cache::start(client.clone()),
             endpoints: Cache::start(client.clone()),
             namespaces: Cache::start(client.clone()),
+            jobs: Cache::start(client.clone()),
+            cron_jobs: Cache::start(client.clone()),
+            daemon_sets: Cache::start(client.clone()),
             accounts: Cache::start(client),
         }
     }

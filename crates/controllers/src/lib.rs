@@ -4,12 +4,16 @@
 //! it waits until the cache has seen it.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod cron_job;
+mod daemon_set;
 mod endpoints;
 mod events;
 mod garbage_collector;
 pub mod harness;
+mod job;
 mod namespace;
 mod persistent_volume;
+mod pod_control;
 mod scheduler;
 mod service_account;
 mod statefulset;
@@ -51,6 +55,9 @@ pub async fn run(config: Config, closing: CancellationToken) {
     let tasks = async {
         tokio::join!(
             statefulset::run(user("statefulset-controller"), caches.clone(), config.clock.clone()),
+            daemon_set::run(user("daemon-set-controller"), caches.clone(), config.clock.clone()),
+            job::run(user("job-controller"), caches.clone(), config.clock.clone()),
+            cron_job::run(user("cronjob-controller"), caches.clone(), config.clock.clone()),
             scheduler::run((config.client_for)("system:kube-scheduler"), caches.clone()),
             endpoints::run(user("endpointslice-controller"), caches.clone()),
             persistent_volume::run(
