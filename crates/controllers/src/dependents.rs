@@ -39,7 +39,21 @@ pub(crate) fn controllers_of<K: Resource<DynamicType = ()>>(
     keys
 }
 
-/// Takes an orphan for `owner`, after a live look whether the owner is still itself and not about to go.
+/// A live look whether an owner is still itself and not about to go: a cache may not know yet.
+pub(crate) async fn insist_on<O: Namespaced>(client: &Client, owner: &O) -> Result<(), String> {
+    let (namespace, name) = (owner.namespace().unwrap_or_default(), owner.name_any());
+    let live = Api::<O>::namespaced(client.clone(), &namespace)
+        .get(&name)
+        .await
+        .map_err(|error| words(&error))?;
+    if live.uid() == owner.uid() && live.meta().deletion_timestamp.is_none() {
+        return Ok(());
+    }
+    let (kind, uid) = (O::kind(&()), live.uid().unwrap_or_default());
+    Err(format!("original {kind} {namespace}/{name} is gone: got uid {uid}"))
+}
+
+/// Takes an orphan for `owner`.
 pub(crate) async fn adopt<O: Namespaced, K: Namespaced>(
     client: &Client,
     owner: &O,
@@ -47,19 +61,8 @@ pub(crate) async fn adopt<O: Namespaced, K: Namespaced>(
     cache: &Cache<K>,
     (name, uid): (&str, &str),
 ) -> Result<(), String> {
+    insist_on(client, owner).await?;
     let namespace = owner.namespace().unwrap_or_default();
-    let live = Api::<O>::namespaced(client.clone(), &namespace)
-        .get(&owner.name_any())
-        .await
-        .map_err(|error| words(&error))?;
-    if live.uid() != owner.uid() || live.meta().deletion_timestamp.is_some() {
-        return Err(format!(
-            "original {} {namespace}/{} is gone: got uid {:?}",
-            reference.kind,
-            owner.name_any(),
-            live.uid()
-        ));
-    }
     let change = json!({"metadata": {"uid": uid, "ownerReferences": [reference]}});
     let api = Api::<K>::namespaced(client.clone(), &namespace);
     let adopted = api

@@ -2,7 +2,7 @@
 
 use crate::dependents::{key_of, words};
 use crate::events::Recorder;
-use crate::harness::{Cached, Caches, Change, Key, drive, queue};
+use crate::harness::{Cached, Caches, Change, Key, drive, queue, with_labels};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -91,7 +91,9 @@ struct Owners {
 impl Controller {
     async fn reconcile(&self, (namespace, name): &Key) -> Result<Option<Duration>, String> {
         let Some(budget) = self.caches.budgets.get(namespace, name) else { return Ok(None) };
-        let pods: Vec<Arc<Pod>> = self.caches.pods.of_namespace(namespace);
+        let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        let labels = selector.and_then(|selector| selector.match_labels.as_ref());
+        let pods = with_labels(&self.caches.pods, namespace, labels.into_iter().flatten());
         let pods: Vec<&Pod> =
             pods.iter().map(|pod| &**pod).filter(|pod| covers(&budget, pod)).collect();
         let owners = self.owners(namespace, &pods);

@@ -1,6 +1,6 @@
 //! EndpointSlices and Endpoints of Services with a selector.
 
-use crate::harness::{Caches, Change, Key, LABEL, drive, queue};
+use crate::harness::{Caches, Change, Key, LABEL, drive, queue, with_labels};
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -83,13 +83,9 @@ async fn reconcile(
         return Ok(None);
     };
     let Some(selector) = selects(&service) else { return Ok(None) };
-    // The rarest of the labels that it asks for leads to all its pods.
     let pairs = service.spec.iter().flat_map(|spec| spec.selector.iter().flatten());
-    let words = pairs.map(|(key, value)| format!("{key}={value}"));
-    let rarest = words.min_by_key(|word| caches.pods.count(LABEL, namespace, word));
-    let selected: Vec<Arc<Pod>> = rarest
+    let selected: Vec<Arc<Pod>> = with_labels(&caches.pods, namespace, pairs)
         .into_iter()
-        .flat_map(|word| caches.pods.found(LABEL, namespace, &word))
         .filter(|pod| selector.matches_optional(pod.metadata.labels.as_ref()))
         .collect();
     let pods: Vec<&Pod> = selected.iter().map(|pod| &**pod).collect();

@@ -1,7 +1,10 @@
 //! One way to observe and one way to run a controller.
 
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
     Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
     ServiceAccount,
@@ -338,6 +341,26 @@ impl<K: Cached> Cache<K> {
         }
     }
 
+    /// Waits until an object that was just deleted is seen to be gone, or to be going.
+    pub async fn wait_until_gone(&self, namespace: &str, name: &str, uid: &str) {
+        let mut seen = self.inner.seen.subscribe();
+        let is_there = || {
+            self.get(namespace, name).is_some_and(|object| {
+                object.uid().as_deref() == Some(uid) && object.meta().deletion_timestamp.is_none()
+            })
+        };
+        let waited = tokio::time::timeout(PATIENCE, async {
+            while is_there() {
+                if seen.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        if waited.await.is_err() {
+            tracing::debug!(namespace, name, "an own deletion is not seen yet");
+        }
+    }
+
     /// [`Cache::wait_until_seen`] for an object that was just written.
     pub async fn wait_for_write(&self, object: &K) {
         self.wait_until_seen(version(object)).await;
@@ -377,6 +400,12 @@ pub struct Caches {
     pub namespaces: Cache<Namespace>,
     /// ServiceAccounts.
     pub accounts: Cache<ServiceAccount>,
+    /// Jobs.
+    pub jobs: Cache<Job>,
+    /// CronJobs.
+    pub cron_jobs: Cache<CronJob>,
+    /// DaemonSets.
+    pub daemon_sets: Cache<DaemonSet>,
 }
 
 /// The index of label pairs, `key=value`.
@@ -403,6 +432,22 @@ pub fn claims_of(pod: &Pod) -> impl Iterator<Item = &str> {
         .filter_map(|volume| Some(volume.persistent_volume_claim.as_ref()?.claim_name.as_str()))
 }
 
+/// The pods of a namespace that may have all of these labels: the rarest label leads to them.
+pub fn with_labels<'a>(
+    pods: &Cache<Pod>,
+    namespace: &str,
+    labels: impl Iterator<Item = (&'a String, &'a String)>,
+) -> Vec<Arc<Pod>> {
+    let words = labels.map(|(key, value)| format!("{key}={value}"));
+    match words.min_by_key(|word| pods.count(LABEL, namespace, word)) {
+        Some(rarest) => pods.found(LABEL, namespace, &rarest),
+        None => pods.of_namespace(namespace),
+    }
+}
+
+/// The index of pods that a Job counts when they end, by the names of their controllers.
+pub const TRACKED: &str = "tracked";
+
 fn pod_words(pod: &Pod) -> Vec<(&'static str, Key)> {
     let namespace = pod.namespace().unwrap_or_default();
     let mut words: Vec<(&'static str, Key)> = label_words(&namespace, pod.labels()).collect();
@@ -410,6 +455,11 @@ fn pod_words(pod: &Pod) -> Vec<(&'static str, Key)> {
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
     if node.unwrap_or_default().is_empty() {
         words.push((FREE, Key::default()));
+    }
+    if planner::job::is_tracked(pod) {
+        let owner = planner::workload::controller(&pod.metadata);
+        let owner = owner.map_or(String::new(), |owner| owner.name.clone());
+        words.push((TRACKED, (namespace, owner)));
     }
     words
 }
@@ -454,6 +504,9 @@ impl Caches {
             slices: Cache::start(client.clone()),
             endpoints: Cache::start(client.clone()),
             namespaces: Cache::start(client.clone()),
+            jobs: Cache::start(client.clone()),
+            cron_jobs: Cache::start(client.clone()),
+            daemon_sets: Cache::start(client.clone()),
             accounts: Cache::start(client),
         }
     }

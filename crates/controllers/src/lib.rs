@@ -4,6 +4,8 @@
 //! it waits until the cache has seen it.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod cron_job;
+mod daemon_set;
 mod dependents;
 mod deployment;
 mod disruption;
@@ -11,8 +13,10 @@ mod endpoints;
 mod events;
 mod garbage_collector;
 pub mod harness;
+mod job;
 mod namespace;
 mod persistent_volume;
+mod pod_control;
 mod replica_set;
 mod scheduler;
 mod service_account;
@@ -58,6 +62,9 @@ pub async fn run(config: Config, closing: CancellationToken) {
             deployment::run(user("deployment-controller"), caches.clone(), config.clock.clone()),
             replica_set::run(user("replicaset-controller"), caches.clone(), config.clock.clone()),
             disruption::run(user("disruption-controller"), caches.clone(), config.clock.clone()),
+            daemon_set::run(user("daemon-set-controller"), caches.clone(), config.clock.clone()),
+            job::run(user("job-controller"), caches.clone(), config.clock.clone()),
+            cron_job::run(user("cronjob-controller"), caches.clone(), config.clock.clone()),
             scheduler::run((config.client_for)("system:kube-scheduler"), caches.clone()),
             endpoints::run(user("endpointslice-controller"), caches.clone()),
             persistent_volume::run(

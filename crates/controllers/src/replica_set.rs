@@ -1,13 +1,13 @@
 //! The ReplicaSet controller: observe, plan, act.
 
-use crate::dependents::{self, controllers_of, key_of, words};
+use crate::dependents::{self, controllers_of, key_of};
 use crate::events::Recorder;
 use crate::harness::{Caches, Change, Key, drive, queue};
+use crate::pod_control::PodControl;
 use api::selector::label::LabelSelector;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::PostParams;
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 use planner::replica_set::{Action, Failure, Observed, controller_reference, plan};
 use planner::workload::controller;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::time::Duration;
 struct Controller {
     client: Client,
     caches: Caches,
-    recorder: Recorder,
+    pods: PodControl,
     clock: crate::Clock,
 }
 
@@ -43,12 +43,9 @@ pub(crate) async fn run(client: Client, caches: Caches, clock: crate::Clock) {
         }
     });
     tokio::join!(caches.replica_sets.synced(), caches.pods.synced());
-    let controller = Arc::new(Controller {
-        recorder: Recorder::new(client.clone(), "replicaset-controller"),
-        client,
-        caches,
-        clock,
-    });
+    let recorder = Recorder::new(client.clone(), "replicaset-controller");
+    let pods = PodControl { client: client.clone(), pods: caches.pods.clone(), recorder };
+    let controller = Arc::new(Controller { client, caches, pods, clock });
     drive("replicaset", queue, keys, move |key| {
         let controller = controller.clone();
         async move { controller.reconcile(&key).await }
@@ -101,76 +98,26 @@ impl Controller {
             .collect()
     }
 
-    /// Carries the actions out; pods in growing batches, so that what cannot work is not tried a hundred times.
+    /// Carries the actions out. What becomes of pods is told in the status.
     async fn act(&self, set: &ReplicaSet, actions: &[Action]) -> Result<Option<Failure>, String> {
-        let (ownership, pods): (Vec<&Action>, Vec<&Action>) = actions.iter().partition(|action| {
-            matches!(action, Action::AdoptPod { .. } | Action::ReleasePod { .. })
-        });
-        for action in ownership {
+        let (mut made, mut ended): (Vec<&Pod>, Vec<(&str, &str)>) = (Vec::new(), Vec::new());
+        for action in actions {
             match action {
                 Action::AdoptPod { name, uid } => {
                     let reference = controller_reference(set);
-                    let cache = &self.caches.pods;
-                    dependents::adopt(&self.client, set, &reference, cache, (name, uid)).await?;
+                    self.pods.adopt(set, &reference, (name, uid), None).await?;
                 }
                 Action::ReleasePod { name, uid } => {
-                    dependents::release(&self.client, set, &self.caches.pods, (name, uid)).await?;
+                    self.pods.release(set, (name, uid), None).await?;
                 }
-                Action::CreatePod(_) | Action::DeletePod { .. } => {}
+                Action::CreatePod(pod) => made.push(pod),
+                Action::DeletePod { name, uid } => ended.push((name, uid)),
             }
         }
-        let (mut rest, mut batch) = (pods.as_slice(), 1);
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(batch.min(rest.len()));
-            let results =
-                futures::future::join_all(now.iter().map(|action| self.pod(set, action))).await;
-            if let Some(failure) = results.into_iter().find_map(Result::err) {
-                return Ok(Some(failure));
-            }
-            (rest, batch) = (later, batch * 2);
+        if let Err(message) = self.pods.create(set, &made).await {
+            return Ok(Some(Failure { reason: "FailedCreate", message }));
         }
-        Ok(None)
-    }
-
-    async fn pod(&self, set: &ReplicaSet, action: &Action) -> Result<(), Failure> {
-        let namespace = set.namespace().unwrap_or_default();
-        match action {
-            Action::CreatePod(pod) => {
-                let api = Api::<Pod>::namespaced(self.client.clone(), &namespace);
-                match api.create(&PostParams::default(), pod).await {
-                    Ok(made) => {
-                        self.caches.pods.wait_for_write(&made).await;
-                        let message = format!("Created pod: {}", made.name_any());
-                        self.recorder.tell(set, "Normal", "SuccessfulCreate", &message);
-                        Ok(())
-                    }
-                    Err(error) => {
-                        let message = words(&error);
-                        let told = format!("Error creating: {message}");
-                        self.recorder.tell(set, "Warning", "FailedCreate", &told);
-                        Err(Failure { reason: "FailedCreate", message })
-                    }
-                }
-            }
-            Action::DeletePod { name, uid } => {
-                let cache = &self.caches.pods;
-                match dependents::delete(&self.client, &namespace, cache, (name, uid)).await {
-                    Ok(deleted) => {
-                        if deleted {
-                            let message = format!("Deleted pod: {name}");
-                            self.recorder.tell(set, "Normal", "SuccessfulDelete", &message);
-                        }
-                        Ok(())
-                    }
-                    Err(error) => {
-                        let message = words(&error);
-                        let told = format!("Error deleting: {message}");
-                        self.recorder.tell(set, "Warning", "FailedDelete", &told);
-                        Err(Failure { reason: "FailedDelete", message })
-                    }
-                }
-            }
-            Action::AdoptPod { .. } | Action::ReleasePod { .. } => Ok(()),
-        }
+        let failure = self.pods.delete(set, &ended, None).await.err();
+        Ok(failure.map(|message| Failure { reason: "FailedDelete", message }))
     }
 }

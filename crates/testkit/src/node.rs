@@ -10,6 +10,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A node that plays the kubelet for every pod: bound pods become Ready, deleted ones go; unless a test holds them.
 #[derive(Clone)]
@@ -17,6 +18,15 @@ pub struct FakeNode {
     client: Client,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     held: Arc<Mutex<BTreeSet<String>>>,
+    ends: Arc<Mutex<Vec<End>>>,
+}
+
+/// How the pods end whose names begin so.
+#[derive(Debug, Clone)]
+struct End {
+    prefix: String,
+    exit_code: i32,
+    after: Duration,
 }
 
 impl std::fmt::Debug for FakeNode {
@@ -31,18 +41,30 @@ impl FakeNode {
         client: Client,
         clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     ) -> FakeNode {
-        let nodes: Api<Node> = Api::all(client.clone());
+        let node = FakeNode { client, clock, held: Arc::default(), ends: Arc::default() };
+        node.join("fake").await;
+        tokio::spawn(node.clone().play());
+        node
+    }
+
+    /// Registers one more node, whose pods are played as well.
+    pub async fn join(&self, name: &str) {
+        let nodes: Api<Node> = Api::all(self.client.clone());
         let node: Node = serde_json::from_value(
-            json!({"metadata": {"name": "fake", "labels": {"kubernetes.io/hostname": "fake"}}}),
+            json!({"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}}),
         )
         .unwrap();
         nodes.create(&PostParams::default(), &node).await.unwrap();
         let amounts = json!({"cpu": "1000", "memory": "1Ti", "pods": "100000"});
         let status = json!({"status": {"capacity": amounts, "allocatable": amounts, "conditions": [{"type": "Ready", "status": "True"}]}});
-        nodes.patch_status("fake", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
-        let node = FakeNode { client, clock, held: Arc::default() };
-        tokio::spawn(node.clone().play());
-        node
+        nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+    }
+
+    /// From now on the pods whose names begin so end with this exit code, so long after they became Ready. What is said
+    /// last counts.
+    pub fn end(&self, prefix: &str, exit_code: i32, after: Duration) {
+        let end = End { prefix: prefix.to_owned(), exit_code, after };
+        self.ends.lock().unwrap().push(end);
     }
 
     /// From now on nothing happens to the pod of this name by itself.
@@ -69,13 +91,33 @@ impl FakeNode {
             .iter()
             .map(|kind| json!({"type": kind, "status": if kind.contains("Ready") { word } else { "True" }, "lastTransitionTime": now}))
             .collect();
-        let status =
-            json!({"status": {"phase": phase, "podIP": "10.42.0.9", "conditions": conditions}});
+        let status = json!({"phase": phase, "podIP": "10.42.0.9", "conditions": conditions});
+        self.write(namespace, name, status).await;
+    }
+
+    async fn write(&self, namespace: &str, name: &str, status: serde_json::Value) {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        match pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await {
+        let change = Patch::Merge(json!({"status": status}));
+        match pods.patch_status(name, &PatchParams::default(), &change).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             other => drop(other.unwrap()),
         }
+    }
+
+    /// Ends all containers of a pod.
+    async fn exit(&self, pod: &Pod, exit_code: i32) {
+        let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+        let phase = if exit_code == 0 { "Succeeded" } else { "Failed" };
+        self.set(&namespace, &name, phase, false).await;
+        let now = Timestamp::from_second((self.clock)().as_second()).unwrap().to_string();
+        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+        let statuses: Vec<_> = containers
+            .map(|container| {
+                json!({"name": container.name, "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                    "state": {"terminated": {"exitCode": exit_code, "startedAt": now, "finishedAt": now}}})
+            })
+            .collect();
+        self.write(&namespace, &name, json!({"containerStatuses": statuses})).await;
     }
 
     async fn play(self) {
@@ -104,6 +146,14 @@ impl FakeNode {
             }
         } else if phase == Some("Pending") {
             self.set(&namespace, &name, "Running", true).await;
+            let ends = self.ends.lock().unwrap().clone();
+            if let Some(end) = ends.into_iter().rev().find(|end| name.starts_with(&end.prefix)) {
+                let (node, pod) = (self.clone(), pod.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(end.after).await;
+                    node.exit(&pod, end.exit_code).await;
+                });
+            }
         }
     }
 }

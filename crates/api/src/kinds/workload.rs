@@ -92,6 +92,12 @@ pub(super) fn validate_selector(selector: &Value, path: &FieldPath) -> Vec<Field
                 .iter()
                 .map(|error| FieldError::invalid(&path.child("key"), key, error)),
         );
+        for (index, value) in list(expression, "values").iter().enumerate() {
+            let (value, path) =
+                (value.as_str().unwrap_or_default(), path.child("values").index(index));
+            let found = crate::metadata::label_value(value);
+            errors.extend(found.iter().map(|error| FieldError::invalid(&path, value, error)));
+        }
     }
     errors
 }

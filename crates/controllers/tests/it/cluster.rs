@@ -96,7 +96,7 @@ impl Cluster {
     }
 }
 
-fn merge(into: &mut Value, change: Value) {
+pub(crate) fn merge(into: &mut Value, change: Value) {
     match change {
         Value::Object(fields) => {
             for (key, value) in fields {

@@ -5,7 +5,9 @@
     reason = "a test that cannot go on says where"
 )]
 
+mod batch;
 mod cluster;
+mod daemon_set;
 mod deployment;
 mod disruption;
 mod garbage;

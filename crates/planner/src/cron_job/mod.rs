@@ -188,7 +188,7 @@ impl Planner<'_> {
                 self.plan.status.last_schedule_time = scheduled.clone();
             }
             let is_known = self.active.iter().any(|known| known.uid.as_deref() == Some(uid(job)));
-            if is_known || is_finished(job) {
+            if is_known || is_finished(job) || job.metadata.deletion_timestamp.is_some() {
                 continue;
             }
             if scheduled.is_some() {
