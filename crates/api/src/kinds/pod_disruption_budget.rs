@@ -1,10 +1,9 @@
 //! PodDisruptionBudget. As upstream: `pkg/apis/policy/validation`, `pkg/registry/policy/poddisruptionbudget`.
 
 use super::parts::{AGE, ALL, NAME, PREPARE_SPEC, child, column, default_at};
-use super::workload::validate_int_or_percent;
+use super::workload::{validate_counters, validate_selector, validate_share};
 use crate::field_path::{FieldError, FieldPath};
 use crate::kind::{Column, Kind, Names, Scope, Subresource, Validate};
-use crate::metadata::{label_value, qualified_name, validate_labels};
 use crate::object::Object;
 use serde_json::{Value, json};
 
@@ -84,9 +83,7 @@ fn validate(object: &Object) -> Vec<FieldError> {
         ));
     }
     for (field, value) in [minimum, maximum] {
-        errors.extend(
-            value.into_iter().flat_map(|v| validate_int_or_percent(v, &path.child(field), true)),
-        );
+        errors.extend(value.into_iter().flat_map(|v| validate_share(v, &path.child(field))));
     }
     if let Some(selector) = object.at("/spec/selector") {
         errors.extend(validate_selector(selector, &path.child("selector")));
@@ -101,47 +98,8 @@ fn validate(object: &Object) -> Vec<FieldError> {
     errors
 }
 
-/// As upstream: ValidateLabelSelector.
-fn validate_selector(selector: &Value, path: &FieldPath) -> Vec<FieldError> {
-    let mut errors = validate_labels(selector.get("matchLabels"), &path.child("matchLabels"));
-    let expressions = selector["matchExpressions"].as_array().into_iter().flatten();
-    for (index, expression) in expressions.enumerate() {
-        let path = path.child("matchExpressions").index(index);
-        let text = |field: &str| expression[field].as_str().unwrap_or_default();
-        let values = expression["values"].as_array().map_or(&[][..], Vec::as_slice);
-        match (text("operator"), values.is_empty()) {
-            ("In" | "NotIn", true) => errors.push(FieldError::required(
-                &path.child("values"),
-                "must be specified when `operator` is 'In' or 'NotIn'",
-            )),
-            ("Exists" | "DoesNotExist", false) => errors.push(FieldError::forbidden(
-                &path.child("values"),
-                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-            )),
-            ("In" | "NotIn" | "Exists" | "DoesNotExist", _) => {}
-            (other, _) => errors.push(FieldError::invalid(
-                &path.child("operator"),
-                other,
-                "not a valid selector operator",
-            )),
-        }
-        let key = text("key");
-        errors.extend(
-            qualified_name(key).iter().map(|why| FieldError::invalid(&path.child("key"), key, why)),
-        );
-        for (index, value) in values.iter().enumerate() {
-            let value = value.as_str().unwrap_or_default();
-            let path = path.child("values").index(index);
-            errors.extend(
-                label_value(value).iter().map(|why| FieldError::invalid(&path, value, why)),
-            );
-        }
-    }
-    errors
-}
-
 fn validate_status(new: &Object, _: &Object) -> Vec<FieldError> {
-    super::workload::validate_counters(new, &COUNTERS, &[])
+    validate_counters(new, &COUNTERS, &[])
 }
 
 #[cfg(test)]

@@ -92,6 +92,14 @@ pub(super) fn validate_selector(selector: &Value, path: &FieldPath) -> Vec<Field
                 .iter()
                 .map(|error| FieldError::invalid(&path.child("key"), key, error)),
         );
+        for (index, value) in list(expression, "values").iter().enumerate() {
+            let (path, value) = (path.child("values").index(index), value.as_str().unwrap_or(""));
+            errors.extend(
+                crate::metadata::label_value(value)
+                    .iter()
+                    .map(|error| FieldError::invalid(&path, value, error)),
+            );
+        }
     }
     errors
 }
