@@ -19,6 +19,8 @@ const AMOUNT_MAPS: [&str; 7] =
     ["limits", "requests", "capacity", "allocatable", "hard", "used", "allocatedResources"];
 /// Fields of these names are amounts.
 const AMOUNTS: [&str; 2] = ["sizeLimit", "divisor"];
+/// Below fields of these names stand words of the users', whatever their keys are called.
+const FREE: [&str; 5] = ["data", "stringData", "labels", "annotations", "matchLabels"];
 /// Deeper objects are refused; nothing in the API nests like that.
 const MAX_DEPTH: usize = 100;
 
@@ -64,7 +66,7 @@ fn drop_nulls(value: &mut Value, depth: usize) -> Result<(), String> {
 pub(crate) fn canonical_amounts(value: &mut Value, inside: bool) -> Result<(), String> {
     match value {
         Value::Object(map) => {
-            for (key, value) in map {
+            for (key, value) in map.iter_mut().filter(|(key, _)| !FREE.contains(&key.as_str())) {
                 let amount = inside || AMOUNTS.contains(&key.as_str());
                 match value {
                     Value::String(text) if amount => {
@@ -256,6 +258,14 @@ mod tests {
             &json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}})
         );
         assert_eq!(typed::<StatefulSet>(decoded.value.clone()).unwrap().value, decoded.value);
+    }
+
+    #[test]
+    fn users_words_are_no_amounts() {
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m", "labels": {"divisor": "x"}},
+            "data": {"sizeLimit": "1024Mi", "divisor": "none"}});
+        let decoded = typed::<k8s_openapi::api::core::v1::ConfigMap>(map.clone()).unwrap();
+        assert_eq!(decoded.value, map);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! PodDisruptionBudget. As upstream: `pkg/apis/policy/validation`, `pkg/registry/policy/poddisruptionbudget`.
 
 use super::parts::{AGE, ALL, NAME, PREPARE_SPEC, child, column, default_at};
-use super::workload::{validate_selector, validate_share};
+use super::workload::{validate_counters, validate_selector, validate_share};
 use crate::field_path::{FieldError, FieldPath};
 use crate::kind::{Column, Kind, Names, Scope, Subresource, Validate};
 use crate::object::Object;
@@ -99,7 +99,7 @@ fn validate(object: &Object) -> Vec<FieldError> {
 }
 
 fn validate_status(new: &Object, _: &Object) -> Vec<FieldError> {
-    super::workload::validate_counters(new, &COUNTERS, &[])
+    validate_counters(new, &COUNTERS, &[])
 }
 
 #[cfg(test)]
