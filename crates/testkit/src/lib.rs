@@ -16,8 +16,10 @@ use std::time::Duration;
 
 /// How long (of tokio's clock) anything may take.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// How often it is looked at.
+/// How often it is looked at, in the beginning and after a while: minutes of waiting are not spent on looking.
 const PACE: Duration = Duration::from_millis(5);
+const CALM: Duration = Duration::from_millis(50);
+const A_WHILE: Duration = Duration::from_secs(2);
 
 /// A wall clock that follows tokio's: where that is paused, time passes only when everybody waits.
 pub fn clock() -> Arc<dyn Fn() -> Timestamp + Send + Sync> {
@@ -27,19 +29,15 @@ pub fn clock() -> Arc<dyn Fn() -> Timestamp + Send + Sync> {
 
 /// Waits until `look` finds something, and returns it. Panics with `what` if it never does.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let began = tokio::time::Instant::now();
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(tokio::time::Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        pause().await;
+        assert!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        // Lets everybody else go on.
+        tokio::time::sleep(if began.elapsed() < A_WHILE { PACE } else { CALM }).await;
     }
-}
-
-/// Lets everybody else go on.
-async fn pause() {
-    tokio::time::sleep(PACE).await;
 }
 
 /// Makes the log visible in the output of a test that fails. Call it as often as you like.
