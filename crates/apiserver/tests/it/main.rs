@@ -2,11 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod access;
-<<<<<<< HEAD
 mod apply;
-=======
 mod batch;
->>>>>>> w/batch
 mod errors;
 mod evictions;
 mod lists;
