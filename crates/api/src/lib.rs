@@ -1,6 +1,6 @@
 //! What a Kubernetes object is: kinds, metadata, selectors, patches, tables and Status errors.
 //!
-//! This room describes and never acts: no I/O, no async, no clock (time is an argument). Every kind that the
+//! This room describes and never acts: no I/O (but for [`cron::time_zone`]), no async, no clock (time is an argument). Every kind that the
 //! server knows is one [`Kind`] value in [`kinds::KINDS`]; routes, discovery, OpenAPI, tables, defaulting,
 //! validation and patching all follow from that one description.
 //!

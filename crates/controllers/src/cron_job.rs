@@ -67,13 +67,13 @@ impl Controller {
             zone: zone.as_ref().map_err(String::as_str),
             now: (self.clock)(),
         });
-        for telling in &plan.tellings {
-            self.recorder.tell(&*cron_job, telling.kind, &telling.reason, &telling.message);
-        }
         for action in &plan.actions {
             self.carry_out(&cron_job, action).await?;
         }
         self.write_status(&cron_job, plan.status).await?;
+        for telling in &plan.tellings {
+            self.recorder.tell(&*cron_job, telling.kind, &telling.reason, &telling.message);
+        }
         Ok(plan.look_again_after)
     }
 

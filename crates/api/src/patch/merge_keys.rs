@@ -75,6 +75,27 @@ const TYPES: &[(&str, &[(&str, Field)])] = &[
             ("volumeClaimTemplates", Atomic("PersistentVolumeClaim")),
         ],
     ),
+    (
+        "DaemonSet",
+        &[
+            ("metadata", Object("ObjectMeta")),
+            ("spec", Object("DaemonSetSpec")),
+            ("status", Object("WithConditions")),
+        ],
+    ),
+    ("DaemonSetSpec", &[("template", Object("PodTemplateSpec"))]),
+    (
+        "Job",
+        &[
+            ("metadata", Object("ObjectMeta")),
+            ("spec", Object("JobSpec")),
+            ("status", Object("WithConditions")),
+        ],
+    ),
+    ("JobSpec", &[("template", Object("PodTemplateSpec"))]),
+    ("CronJob", &[("metadata", Object("ObjectMeta")), ("spec", Object("CronJobSpec"))]),
+    ("CronJobSpec", &[("jobTemplate", Object("JobTemplateSpec"))]),
+    ("JobTemplateSpec", &[("metadata", Object("ObjectMeta")), ("spec", Object("JobSpec"))]),
     ("WithConditions", &[("conditions", List("Condition", "type"))]),
     (
         "Service",
@@ -136,4 +157,40 @@ pub fn field(definition: &str, name: &str) -> Option<Field> {
     let short = definition.rsplit('.').next().unwrap_or(definition);
     let (_, fields) = TYPES.iter().find(|(name, _)| *name == short)?;
     fields.iter().find(|(field, _)| *field == name).map(|(_, field)| *field)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kind that is forgotten here would have its lists replaced by every `kubectl set image`.
+    #[test]
+    fn every_kind_is_merged_down_to_the_containers_of_its_template() {
+        for kind in crate::kinds::KINDS {
+            let name = kind.names.kind;
+            assert_eq!(
+                field(kind.definition, "metadata"),
+                Some(Object("ObjectMeta")),
+                "{name} is not in the table"
+            );
+            let document = crate::openapi::v2(&[*kind]);
+            let mut way: Vec<(String, &str, String)> = Vec::new();
+            let mut definition = kind.definition.to_owned();
+            for step in ["spec", "jobTemplate", "spec", "template", "spec"] {
+                let property = &document["definitions"][&definition]["properties"][step];
+                let reference = [&property["$ref"], &property["allOf"][0]["$ref"]];
+                let next = reference.into_iter().find_map(|reference| reference.as_str());
+                let Some(next) = next.and_then(|next| next.rsplit('/').next()) else { continue };
+                way.push((definition.clone(), step, next.to_owned()));
+                next.clone_into(&mut definition);
+            }
+            if definition.ends_with(".PodSpec") {
+                for (from, step, to) in way {
+                    let short = to.rsplit('.').next().unwrap_or_default();
+                    let found = field(&from, step).map(|field| format!("{field:?}"));
+                    assert_eq!(found, Some(format!("Object({short:?})")), "{name}: {from}.{step}");
+                }
+            }
+        }
+    }
 }

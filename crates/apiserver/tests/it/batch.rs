@@ -57,3 +57,36 @@ async fn jobs_are_selected_by_their_successes() {
     server.patch(&format!("{JOBS}/work/status"), "merge", &status).await;
     assert_eq!((found(0).await, found(1).await), (0, 1));
 }
+
+#[tokio::test]
+async fn containers_of_templates_are_merged_by_their_names() {
+    let server = TestServer::start().await;
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"restartPolicy": "Always",
+        "containers": [{"name": "main", "image": "v1", "env": [{"name": "A", "value": "1"}]}, {"name": "side", "image": "v1"}]}});
+    let mut once = template.clone();
+    once["spec"]["restartPolicy"] = json!("Never");
+    let change = json!({"spec": {"containers": [{"name": "main", "image": "v2"}]}});
+    for (path, object, patch, pointer) in [
+        (
+            "/apis/apps/v1/namespaces/default/daemonsets",
+            json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}}),
+            json!({"spec": {"template": change}}),
+            "/spec/template/spec/containers",
+        ),
+        (
+            "/apis/batch/v1/namespaces/default/cronjobs",
+            json!({"spec": {"schedule": "@daily", "jobTemplate": {"spec": {"template": once}}}}),
+            json!({"spec": {"jobTemplate": {"spec": {"template": change}}}}),
+            "/spec/jobTemplate/spec/template/spec/containers",
+        ),
+    ] {
+        let mut object = object;
+        object["metadata"] = json!({"name": "x"});
+        assert_eq!(server.post(path, &object).await.code, 201, "{path}");
+        let patched = server.patch(&format!("{path}/x"), "strategic-merge", &patch).await.json();
+        let containers = patched.pointer(pointer).unwrap();
+        let shown =
+            [&containers[0]["image"], &containers[0]["env"][0]["value"], &containers[1]["image"]];
+        assert_eq!(shown, ["v2", "1", "v1"], "{path}: {containers}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, merge};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -200,6 +200,34 @@ async fn pods_go_with_their_job_or_stay_as_the_user_says() {
     .await;
     assert!(free.owner_references().is_empty());
     assert!(free.metadata.deletion_timestamp.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_goes_with_the_jobs_that_still_run_in_it() {
+    let cluster = Cluster::start().await;
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+    let team = serde_json::from_value(json!({"metadata": {"name": "team"}})).unwrap();
+    namespaces.create(&PostParams::default(), &team).await.unwrap();
+    let jobs: Api<Job> = Api::namespaced(cluster.client.clone(), "team");
+    let job = json!({"metadata": {"name": "work"}, "spec": {"template": template()}});
+    let job: Job = serde_json::from_value(job).unwrap();
+    eventually("the namespace to take a Job", || async {
+        jobs.create(&PostParams::default(), &job).await.ok()
+    })
+    .await;
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "team");
+    eventually("a pod that runs", || async {
+        let pods = pods.list(&ListParams::default()).await.unwrap();
+        let runs =
+            |pod: &Pod| pod.status.as_ref()?.phase.clone().filter(|phase| phase == "Running");
+        pods.iter().find_map(runs)
+    })
+    .await;
+    namespaces.delete("team", &DeleteParams::default()).await.unwrap();
+    eventually("the namespace to go", || async {
+        namespaces.get_opt("team").await.unwrap().is_none().then_some(())
+    })
+    .await;
 }
 
 /// Makes the CronJob `tick` of every minute, changed by `change`.

@@ -98,11 +98,10 @@ pub fn target_node(pod: &Pod) -> Option<&str> {
     let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
     let required = affinity.required_during_scheduling_ignored_during_execution.as_ref()?;
     let fields = required.node_selector_terms.iter().flat_map(|term| &term.match_fields).flatten();
-    let named = fields
-        .filter(|field| field.key == "metadata.name" && field.operator == "In")
-        .find_map(|field| match field.values.as_deref() {
+    fields.filter(|field| field.key == "metadata.name" && field.operator == "In").find_map(
+        |field| match field.values.as_deref() {
             Some([node]) => Some(node.as_str()),
             _ => None,
-        });
-    named
+        },
+    )
 }
