@@ -33,11 +33,31 @@ fn copy(folder: &Path, to: &Path, top: &Path) {
     }
 }
 
+/// Whether a line of `lib.rs` names a module that has nothing to do with StatefulSets.
+fn is_another_room(line: &str) -> bool {
+    let module = line.strip_prefix("pub mod ").and_then(|rest| rest.strip_suffix(';'));
+    let of_lib = [
+        "claim_binding",
+        "cron_job",
+        "daemon_set",
+        "deployment",
+        "disruption",
+        "endpoints",
+        "garbage",
+        "job",
+        "pod",
+        "replica_set",
+        "scheduling",
+    ];
+    module.is_some_and(|module| of_lib.contains(&module))
+}
+
 /// Head comments cannot be included; tests are not wanted.
 fn strip_tests(text: &str) -> String {
     let head: String = text
         .lines()
         .filter(|line| !line.starts_with("//!"))
+        .filter(|line| !is_another_room(line))
         .map(|line| format!("{line}\n"))
         .collect();
     head.split("#[cfg(test)]").next().unwrap_or_default().to_owned()

@@ -206,7 +206,7 @@ fn range(text: &str, bounds: &Bounds) -> Result<(u64, bool), String> {
     };
     // `5/15` is `5-59/15`.
     if parts.len() == 2 && limits.len() == 1 {
-        high = bounds.high.max(low);
+        high = if low == bounds.written { low } else { bounds.high };
     }
     if low < bounds.low {
         return Err(format!("beginning of range ({low}) below minimum ({}): {text}", bounds.low));

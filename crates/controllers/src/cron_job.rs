@@ -4,12 +4,14 @@ use crate::dependents::words;
 use crate::events::Recorder;
 use crate::harness::{Caches, Change, Key, drive, queue};
 use api::cron::time_zone;
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use planner::cron_job::{Action, Observed, owns, plan};
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 #[derive(Clone)]
@@ -18,6 +20,14 @@ struct Controller {
     caches: Caches,
     recorder: Recorder,
     clock: crate::Clock,
+    schedules: Arc<Mutex<HashMap<String, Scheduled>>>,
+}
+
+/// What a CronJob's schedule was when it was last looked at, and since when.
+struct Scheduled {
+    schedule: String,
+    zone: Option<String>,
+    since: Option<Timestamp>,
 }
 
 /// Runs for ever.
@@ -35,7 +45,8 @@ pub(crate) async fn run(client: Client, caches: Caches, clock: crate::Clock) {
     });
     tokio::join!(caches.cron_jobs.synced(), caches.jobs.synced());
     let recorder = Recorder::new(client.clone(), "cronjob-controller");
-    let controller = Arc::new(Controller { client, caches, recorder, clock });
+    let schedules = Arc::default();
+    let controller = Arc::new(Controller { client, caches, recorder, clock, schedules });
     drive("cronjob", queue, keys, move |key| {
         let controller = controller.clone();
         async move { controller.reconcile(&key).await }
@@ -54,8 +65,32 @@ fn owner(job: &Job) -> Option<Key> {
 }
 
 impl Controller {
+    /// When the schedule was last seen to change.
+    fn rescheduled(&self, cron_job: &CronJob) -> Option<Timestamp> {
+        let mut schedules = self.schedules.lock().unwrap_or_else(PoisonError::into_inner);
+        let (schedule, zone) = (cron_job.spec.schedule.clone(), cron_job.spec.time_zone.clone());
+        let uid = cron_job.uid().unwrap_or_default();
+        let since = match schedules.get(&uid) {
+            Some(held) if held.schedule == schedule && held.zone == zone => held.since,
+            Some(_) => Some((self.clock)()),
+            None => None,
+        };
+        schedules.insert(uid, Scheduled { schedule, zone, since });
+        since
+    }
+
+    fn forget_gone(&self) {
+        let all = self.caches.cron_jobs.all();
+        let living: HashSet<String> = all.iter().filter_map(|one| one.uid()).collect();
+        let mut schedules = self.schedules.lock().unwrap_or_else(PoisonError::into_inner);
+        schedules.retain(|uid, _| living.contains(uid));
+    }
+
     async fn reconcile(&self, (namespace, name): &Key) -> Result<Option<Duration>, String> {
-        let Some(cron_job) = self.caches.cron_jobs.get(namespace, name) else { return Ok(None) };
+        let Some(cron_job) = self.caches.cron_jobs.get(namespace, name) else {
+            self.forget_gone();
+            return Ok(None);
+        };
         let uid = cron_job.uid().unwrap_or_default();
         let jobs = self.caches.jobs.controlled_by(namespace, &uid);
         let jobs: Vec<&Job> =
@@ -65,6 +100,7 @@ impl Controller {
             cron_job: &cron_job,
             jobs: &jobs,
             zone: zone.as_ref().map_err(String::as_str),
+            rescheduled: self.rescheduled(&cron_job),
             now: (self.clock)(),
         });
         for action in &plan.actions {

@@ -12,7 +12,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use planner::daemon_set::{Action, BackOffs, Observed, Plan, controller_reference, plan};
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -166,8 +166,11 @@ impl Controller {
         // Most sets have nothing to be remembered: no pod of theirs fails.
         if back_offs == BackOffs::default() {
             all.remove(&uid);
-        } else {
-            all.insert(uid, back_offs);
+        } else if all.insert(uid, back_offs).is_none() {
+            // Those of sets that are gone: few are ever here, and this is rare.
+            let sets = self.caches.daemon_sets.all();
+            let living: HashSet<Option<String>> = sets.iter().map(|set| set.uid()).collect();
+            all.retain(|uid, _| living.contains(&Some(uid.clone())));
         }
     }
 

@@ -76,6 +76,24 @@ const TYPES: &[(&str, &[(&str, Field)])] = &[
         ],
     ),
     (
+        "Deployment",
+        &[
+            ("metadata", Object("ObjectMeta")),
+            ("spec", Object("DeploymentSpec")),
+            ("status", Object("WithConditions")),
+        ],
+    ),
+    ("DeploymentSpec", &[("template", Object("PodTemplateSpec"))]),
+    (
+        "ReplicaSet",
+        &[
+            ("metadata", Object("ObjectMeta")),
+            ("spec", Object("ReplicaSetSpec")),
+            ("status", Object("WithConditions")),
+        ],
+    ),
+    ("ReplicaSetSpec", &[("template", Object("PodTemplateSpec"))]),
+    (
         "DaemonSet",
         &[
             ("metadata", Object("ObjectMeta")),

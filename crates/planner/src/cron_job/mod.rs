@@ -23,6 +23,8 @@ pub struct Observed<'a> {
     pub jobs: &'a [&'a Job],
     /// Its time zone (UTC if it names none), or why there is none of that name.
     pub zone: Result<&'a TimeZone, &'a str>,
+    /// When its schedule was last seen to change, if it was.
+    pub rescheduled: Option<Timestamp>,
     /// Now.
     pub now: Timestamp,
 }
@@ -238,11 +240,12 @@ impl Planner<'_> {
         }
     }
 
-    /// When the last Job was made, or since when there could be one.
+    /// When the last Job was made, or since when there could be one. A new schedule is for the time to come.
     fn last_start(&self) -> Timestamp {
         let made = self.observed.cron_job.metadata.creation_timestamp.as_ref();
         let last = self.plan.status.last_schedule_time.as_ref().or(made);
-        last.map_or(self.observed.now, |time| time.0)
+        let last = last.map_or(self.observed.now, |time| time.0);
+        self.observed.rescheduled.map_or(last, |rescheduled| rescheduled.max(last))
     }
 
     /// The newest time for which a Job should have been made, and was not.

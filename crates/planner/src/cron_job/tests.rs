@@ -8,6 +8,7 @@ struct World {
     cron_job: CronJob,
     jobs: Vec<Job>,
     zone: Result<TimeZone, String>,
+    rescheduled: Option<&'static str>,
 }
 
 fn at(clock: &str) -> Timestamp {
@@ -48,7 +49,7 @@ impl World {
         }
         let cron_job = serde_json::from_value(json!({"metadata": {"name": "tick", "namespace": "default", "uid": "cron-uid", "creationTimestamp": at("00:00:00").to_string()}, "spec": value})).unwrap();
         let jobs = jobs.iter().map(|(minute, state)| job(*minute, state)).collect();
-        World { cron_job, jobs, zone: Ok(TimeZone::UTC) }
+        World { cron_job, jobs, zone: Ok(TimeZone::UTC), rescheduled: None }
     }
 
     fn plan(&self, clock: &str) -> Plan {
@@ -57,6 +58,7 @@ impl World {
             cron_job: &self.cron_job,
             jobs: &jobs,
             zone: self.zone.as_ref().map_err(String::as_str),
+            rescheduled: self.rescheduled.map(at),
             now: at(clock),
         })
     }
@@ -256,4 +258,16 @@ fn a_zone_moves_the_times() {
         "2027-01-01T09:00:00+09:00"
     );
     assert_eq!(scheduled_for(job), Some(at("00:00:00")));
+}
+
+/// Who moves the daily Job from midnight to noon at three does not get one for the noon that is over.
+#[test]
+fn a_new_schedule_is_for_the_time_to_come() {
+    let mut world = World::new(json!({"schedule": "0 12 * * *"}), &[]);
+    let made = |plan: Plan| plan.actions.len();
+    assert_eq!(made(world.plan("15:00:00")), 1, "missed, and never changed");
+    world.rescheduled = Some("15:00:00");
+    let plan = world.plan("15:00:01");
+    assert_eq!(plan.look_again_after, Some(Duration::from_secs(21 * 3600 - 1)));
+    assert_eq!(made(plan), 0);
 }

@@ -27,7 +27,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 use status::Ending;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 /// The finalizer of pods whose end is to be counted.
@@ -276,14 +276,14 @@ impl<'a> Planner<'a> {
 
     /// The third step of counting: uids whose pods are gone, or have lost their finalizer, become numbers.
     fn settle_counted(&mut self) {
-        let waits = |pods: &[&Pod], wanted: &String| {
-            pods.iter().any(|pod| uid(pod) == wanted && is_tracked(pod))
-        };
+        let tracked = self.pods.iter().copied().filter(|pod| is_tracked(pod));
+        let tracked: HashSet<&str> = tracked.map(uid).collect();
         let mut uncounted = self.status.uncounted_terminated_pods.take().unwrap_or_default();
         let settle = |uids: &mut Option<Vec<String>>, counter: &mut Option<i32>| {
             let all = uids.take().unwrap_or_default();
             let before = all.len();
-            let left: Vec<String> = all.into_iter().filter(|uid| waits(&self.pods, uid)).collect();
+            let left: Vec<String> =
+                all.into_iter().filter(|uid| tracked.contains(uid.as_str())).collect();
             let more = count(before - left.len());
             if more > 0 {
                 *counter = Some(counter.unwrap_or(0).saturating_add(more));
