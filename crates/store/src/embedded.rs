@@ -46,6 +46,18 @@ impl Default for Options {
 pub struct Embedded {
     shared: Arc<Shared>,
     queue: Option<mpsc::Sender<Request>>,
+    writer: Option<std::thread::JoinHandle<()>>,
+}
+
+/// The folder is free again when this returns, and not only when the writing thread gets round to it.
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(writer) = self.writer.take() {
+            // One that panicked has said so, and holds nothing any more.
+            let _panicked = writer.join();
+        }
+    }
 }
 
 struct Shared {
@@ -79,7 +91,8 @@ struct Accepted {
 impl Embedded {
     /// A store that forgets everything with the process.
     pub fn in_memory(indexer: Indexer, options: Options) -> Embedded {
-        Embedded { shared: Shared::new(indexer, Snapshot::default(), options), queue: None }
+        let shared = Shared::new(indexer, Snapshot::default(), options);
+        Embedded { shared, queue: None, writer: None }
     }
 
     /// A durable store in `folder`, made if absent. Refused while another process has it open.
@@ -98,12 +111,12 @@ impl Embedded {
         }
         let shared = Shared::new(indexer, state, options);
         let (queue, requests) = mpsc::channel(QUEUE);
-        let writer = shared.clone();
-        std::thread::Builder::new()
+        let owned = shared.clone();
+        let writer = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || writer.write_until_closed(requests, log))
+            .spawn(move || owned.write_until_closed(requests, log))
             .map_err(|error| OpenError::Io(format!("start the writing thread: {error}")))?;
-        Ok(Embedded { shared, queue: Some(queue) })
+        Ok(Embedded { shared, queue: Some(queue), writer: Some(writer) })
     }
 }
 

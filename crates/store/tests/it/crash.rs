@@ -105,6 +105,15 @@ fn nothing_acknowledged_is_lost_when_the_writer_is_killed() {
     assert!(highest > ROUNDS as u64, "the writer hardly wrote");
 }
 
+/// Whoever closes a store may open it at once: also on a machine too busy to end a thread in time.
+#[test]
+fn a_closed_store_is_free_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    for _ in 0..ROUNDS {
+        drop(Embedded::open(folder.path(), no_index(), Options::default()).unwrap());
+    }
+}
+
 /// Kills the writer after so many acknowledgements; returns the newest acknowledged write of each key.
 fn write_and_kill(folder: &std::path::Path, after: usize) -> BTreeMap<String, (u64, String)> {
     let mut child = Command::new(std::env::current_exe().unwrap())
