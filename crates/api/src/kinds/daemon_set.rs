@@ -5,8 +5,8 @@ use super::parts::{
 };
 use super::pod;
 use super::workload::{
-    containers, is_zero, labels_cell, not_negative, selector_cell, unchanged, validate_selector,
-    validate_selects_template, validate_share,
+    containers, is_zero, labels_cell, not_negative, selector_cell, unchanged, validate_counters,
+    validate_selector, validate_selects_template, validate_share,
 };
 use crate::field_path::{FieldError, FieldPath};
 use crate::kind::{Column, Kind, Names, Prepare, Scope, Subresource, Validate};
@@ -222,9 +222,7 @@ fn update(new: &Object, old: &Object) -> Vec<FieldError> {
 }
 
 fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
-    let path = FieldPath::new("status");
-    let status = new.at("/status").unwrap_or(&Value::Null);
-    let mut errors: Vec<FieldError> = [
+    let counters = [
         "currentNumberScheduled",
         "numberMisscheduled",
         "desiredNumberScheduled",
@@ -234,19 +232,8 @@ fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
         "numberAvailable",
         "numberUnavailable",
         "collisionCount",
-    ]
-    .iter()
-    .filter_map(|field| not_negative(status, field, &path))
-    .collect();
-    let collisions = new.int_at("/status/collisionCount").unwrap_or(0);
-    if old.int_at("/status/collisionCount").is_some_and(|before| collisions < before) {
-        errors.push(FieldError::invalid(
-            &path.child("collisionCount"),
-            collisions,
-            "cannot be decremented",
-        ));
-    }
-    errors
+    ];
+    validate_counters(new, old, &counters, &[])
 }
 
 #[cfg(test)]

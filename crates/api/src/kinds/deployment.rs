@@ -169,8 +169,9 @@ fn validate_strategy(object: &Object, path: &FieldPath) -> Vec<FieldError> {
 
 fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
     const WHOLE: &str = "cannot be greater than status.replicas";
-    let mut errors = workload::validate_counters(
+    workload::validate_counters(
         new,
+        old,
         &[
             "observedGeneration",
             "replicas",
@@ -187,16 +188,7 @@ fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
             ("availableReplicas", "replicas", WHOLE),
             ("availableReplicas", "readyReplicas", "cannot be greater than readyReplicas"),
         ],
-    );
-    let collisions = |object: &Object| object.int_at("/status/collisionCount").unwrap_or(0);
-    if collisions(new) < collisions(old) {
-        errors.push(FieldError::invalid(
-            &FieldPath::new("status").child("collisionCount"),
-            collisions(new),
-            "cannot be decremented",
-        ));
-    }
-    errors
+    )
 }
 
 #[cfg(test)]

@@ -98,8 +98,8 @@ fn validate(object: &Object) -> Vec<FieldError> {
     errors
 }
 
-fn validate_status(new: &Object, _: &Object) -> Vec<FieldError> {
-    validate_counters(new, &COUNTERS, &[])
+fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
+    validate_counters(new, old, &COUNTERS, &[])
 }
 
 #[cfg(test)]

@@ -85,10 +85,11 @@ fn validate(object: &Object) -> Vec<FieldError> {
     errors
 }
 
-fn validate_status(new: &Object, _: &Object) -> Vec<FieldError> {
+fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
     const WHOLE: &str = "cannot be greater than status.replicas";
     workload::validate_counters(
         new,
+        old,
         &[
             "replicas",
             "fullyLabeledReplicas",

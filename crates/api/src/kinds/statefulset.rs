@@ -253,45 +253,27 @@ fn update(new: &Object, old: &Object) -> Vec<FieldError> {
 }
 
 fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
-    let status = FieldPath::new("status");
-    let mut errors = Vec::new();
-    let count = |field: &str| new.int_at(&format!("/status/{field}")).unwrap_or(0);
-    for field in [
-        "replicas",
-        "readyReplicas",
-        "currentReplicas",
-        "updatedReplicas",
-        "availableReplicas",
-        "observedGeneration",
-        "collisionCount",
-    ] {
-        workload::not_negative_at(new, &format!("/status/{field}"), &mut errors);
-    }
-    for field in ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"] {
-        if count(field) > count("replicas") {
-            errors.push(FieldError::invalid(
-                &status.child(field),
-                count(field),
-                "cannot be greater than status.replicas",
-            ));
-        }
-    }
-    if count("availableReplicas") > count("readyReplicas") {
-        errors.push(FieldError::invalid(
-            &status.child("availableReplicas"),
-            count("availableReplicas"),
-            "cannot be greater than status.readyReplicas",
-        ));
-    }
-    let collisions = count("collisionCount");
-    if old.int_at("/status/collisionCount").is_some_and(|before| collisions < before) {
-        errors.push(FieldError::invalid(
-            &status.child("collisionCount"),
-            collisions,
-            "cannot be decremented",
-        ));
-    }
-    errors
+    const WHOLE: &str = "cannot be greater than status.replicas";
+    workload::validate_counters(
+        new,
+        old,
+        &[
+            "replicas",
+            "readyReplicas",
+            "currentReplicas",
+            "updatedReplicas",
+            "availableReplicas",
+            "observedGeneration",
+            "collisionCount",
+        ],
+        &[
+            ("readyReplicas", "replicas", WHOLE),
+            ("currentReplicas", "replicas", WHOLE),
+            ("updatedReplicas", "replicas", WHOLE),
+            ("availableReplicas", "replicas", WHOLE),
+            ("availableReplicas", "readyReplicas", "cannot be greater than status.readyReplicas"),
+        ],
+    )
 }
 
 #[cfg(test)]

@@ -230,22 +230,30 @@ pub(super) fn validate_new_template(new: &Object, old: Option<&Object>) -> Vec<F
     super::pod::validate_template(template, &FieldPath::new("spec").child("template"), &[])
 }
 
-/// Refuses counters below zero, and counters above the ones that they are part of.
+/// What is wrong with a status: counters below zero, counters above the ones that they are part of, and a count of
+/// collisions that goes back.
 pub(super) fn validate_counters(
     new: &Object,
+    old: &Object,
     counters: &[&str],
     at_most: &[(&str, &str, &str)],
 ) -> Vec<FieldError> {
-    let count = |field: &str| new.int_at(&format!("/status/{field}")).unwrap_or(0);
+    let status = FieldPath::new("status");
+    let count = |object: &Object, field: &str| object.int_at(&format!("/status/{field}"));
+    let of_new = |field: &str| count(new, field).unwrap_or(0);
     let mut errors = Vec::new();
     for field in counters {
         not_negative_at(new, &format!("/status/{field}"), &mut errors);
     }
     for (part, whole, words) in at_most {
-        if count(part) > count(whole) {
-            let path = FieldPath::new("status").child(part);
-            errors.push(FieldError::invalid(&path, count(part), words));
+        if of_new(part) > of_new(whole) {
+            errors.push(FieldError::invalid(&status.child(part), of_new(part), words));
         }
+    }
+    let collisions = of_new("collisionCount");
+    if count(old, "collisionCount").is_some_and(|before| collisions < before) {
+        let path = status.child("collisionCount");
+        errors.push(FieldError::invalid(&path, collisions, "cannot be decremented"));
     }
     errors
 }

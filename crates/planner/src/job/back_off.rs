@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_secs(10);
-const LONGEST: Duration = Duration::from_secs(360);
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// The failures of a Job since its last success.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -95,10 +95,10 @@ mod tests {
     }
 
     #[test]
-    fn delays_double_to_six_minutes() {
+    fn delays_double_to_ten_minutes() {
         let delays: Vec<u64> =
             (0..9).map(|failures| remaining(failures, at(0), at(0)).as_secs()).collect();
-        assert_eq!(delays, [0, 10, 20, 40, 80, 160, 320, 360, 360]);
+        assert_eq!(delays, [0, 10, 20, 40, 80, 160, 320, 600, 600]);
         assert_eq!(remaining(2, at(100), at(115)).as_secs(), 5);
         assert_eq!(remaining(2, at(100), at(130)).as_secs(), 0);
         assert_eq!(remaining(2, at(100), at(50)).as_secs(), 20);
