@@ -47,7 +47,7 @@ stamped() { kubectl get pods --watch-only --output-watch-events "${@/#/--field-s
 # Milliseconds from the first line like $1 until the first like $2 after the first like $3.
 between() { awk -v from="$1" -v to="$2" -v after="${3:-$1}" '!a && $0 ~ from {a=$1} $0 ~ after {s=1} s && a && $0 ~ to {print ($1 - a) / 1000; exit}' $S; }
 # Makes so many sets of so many simulated replicas and waits until all are Ready.
-sets() { for i in $(seq $1); do echo "{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: set-$i}, spec: {serviceName: s, replicas: $2, podManagementPolicy: $([ $2 -gt 5 ] && echo Parallel || echo OrderedReady), selector: {matchLabels: {app: set-$i}}, template: {metadata: {labels: {app: set-$i}}, spec: {containers: [{name: main, image: busybox}]}}}}"; echo ---; done | kubectl create -f - >&2
+sets() { for i in $(seq $1); do printf '%s\n' "apiVersion: apps/v1" "kind: StatefulSet" "metadata: {name: set-$i}" "spec: {serviceName: s, replicas: $2, podManagementPolicy: $([ $2 -gt 5 ] && echo Parallel || echo OrderedReady), selector: {matchLabels: {app: set-$i}}, template: {metadata: {labels: {app: set-$i}}, spec: {containers: [{name: main, image: busybox}]}}}" ---; done | kubectl create -f - >&2
   until [ "$(kubectl get sts -o jsonpath='{.items[*].status.readyReplicas}' | tr ' ' '\n' | grep -c "^$2$")" = $1 ]; do sleep 0.2; done; }
 cpu() { awk '{print ($14 + $15) / 100}' /proc/$(cat $ABIDE_DATA_DIR/server.pid)/stat; }
 memory() { awk '/^Rss:/ {print int($2 / 1024)}' /proc/$(cat $ABIDE_DATA_DIR/server.pid)/smaps_rollup; }
