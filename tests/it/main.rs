@@ -15,5 +15,6 @@ mod names;
 mod pods;
 mod sample_statefulset;
 mod storage;
+mod streams;
 mod survival;
 mod updates;

@@ -110,12 +110,8 @@ pub(super) async fn attach(
     };
     let stdin = wanted.request.stdin;
     let start = async move {
-        let io = shared.config.runtime.attach(&pod.id, &container.id).await;
-        let mut io = io.map_err(|error| error.to_string())?;
-        if !stdin {
-            io.stdin = None;
-        }
-        Ok(io)
+        let io = shared.config.runtime.attach(&pod.id, &container.id, stdin).await;
+        io.map_err(|error| error.to_string())
     };
     talk(request, wanted, start).await
 }
@@ -170,11 +166,7 @@ async fn streams(
 }
 
 /// Carries a conversation over a SPDY connection's streams until one side ends it.
-async fn carry(
-    session: &mut Session,
-    mut streams: BTreeMap<&'static str, Stream>,
-    client: Client,
-) {
+async fn carry(session: &mut Session, mut streams: BTreeMap<&'static str, Stream>, client: Client) {
     let Client { input, output } = client;
     let senders: BTreeMap<&'static str, Sender> =
         streams.iter().map(|(kind, stream)| (*kind, stream.sender.clone())).collect();

@@ -220,4 +220,3 @@ impl Limited for Bytes {
         part
     }
 }
-

@@ -103,4 +103,3 @@ fn decode(text: &str) -> String {
 fn is_true(value: &str) -> bool {
     ["true", "1"].contains(&value)
 }
-

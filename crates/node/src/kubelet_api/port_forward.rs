@@ -65,11 +65,9 @@ pub(super) async fn port_forward(
         Err(response) => return response,
     };
     let pod = match shared.config.runtime.status(&reference.id).await {
-        Ok(sandbox) if sandbox.ready => Pod {
-            name: reference.name,
-            uid: reference.id,
-            namespace: sandbox.network_namespace,
-        },
+        Ok(sandbox) if sandbox.ready => {
+            Pod { name: reference.name, uid: reference.id, namespace: sandbox.network_namespace }
+        }
         _ => {
             let message = format!("unable to forward port: pod {:?} is not running", target.1);
             return failure(StatusCode::BAD_REQUEST, "BadRequest", &message);
@@ -198,7 +196,8 @@ async fn channels(socket: WebSocket, pod: Pod, ports: Vec<u16>) {
         let (input, incoming) = mpsc::channel::<Bytes>(16);
         inputs.push(input);
         let (pod, outgoing) = (pod.clone(), outgoing.clone());
-        connections.spawn(async move { channel_pair(&pod, port, channel, incoming, outgoing).await });
+        connections
+            .spawn(async move { channel_pair(&pod, port, channel, incoming, outgoing).await });
     }
     drop(outgoing);
     let sending = async {

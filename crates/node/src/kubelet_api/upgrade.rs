@@ -20,9 +20,11 @@ const TUNNEL_BUFFER: usize = 64 * 1024;
 /// Whether the client asks for SPDY over its bare connection.
 pub(super) fn is_spdy(headers: &HeaderMap) -> bool {
     let has = |name, word: &str| {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-            value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word))
-        })
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(word)))
     };
     has(UPGRADE, "SPDY/3.1") && has(CONNECTION, "Upgrade")
 }
