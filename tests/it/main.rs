@@ -12,6 +12,7 @@ mod disruption;
 mod exercise_nginx_curl;
 mod harness;
 mod identity;
+mod installing;
 mod names;
 mod pods;
 mod sample_statefulset;

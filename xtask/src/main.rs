@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod dist;
 mod images;
 mod system;
 mod test;
@@ -40,6 +41,8 @@ enum Task {
         #[arg(long)]
         list: bool,
     },
+    /// A Debian package: the binary, its service, its manual and its completions.
+    Dist(dist::Arguments),
     /// The demo's steps, run inside its cluster.
     #[command(hide = true)]
     DemoInside,
@@ -72,6 +75,7 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Demo { debug } => demo::run(debug),
+        Task::Dist(arguments) => dist::run(arguments),
         Task::DemoInside => demo::inside(),
         Task::Images { names, list } => images::run(&names, list),
         Task::Bench { filter, runs, debug } => bench::run(filter.as_deref(), runs, debug),

@@ -5,6 +5,7 @@ mod compatibility;
 mod image;
 mod run;
 pub(crate) mod server;
+mod stop_pods;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -31,6 +32,8 @@ enum Command {
     Backup(backup::Backup),
     /// Makes a data directory from a backup.
     Restore(backup::Restore),
+    /// Stops every pod of this machine, which outlive their server. State and volumes stay.
+    StopPods(stop_pods::Arguments),
     /// Prints the admin kubeconfig of a server on this machine.
     Kubeconfig {
         /// The server's data directory.
@@ -50,6 +53,9 @@ enum Command {
     /// Removes what a throw-away cluster leaves in the machine, once its end is near.
     #[command(hide = true)]
     RunReaper(run::reaper::Arguments),
+    /// Prints the manual page.
+    #[command(hide = true)]
+    Manual,
     /// Prints docs/compatibility.md.
     #[command(hide = true)]
     Compatibility,
@@ -64,6 +70,7 @@ impl Cli {
             Command::Image(command) => command.run(),
             Command::Backup(arguments) => arguments.run(),
             Command::Restore(arguments) => arguments.run(),
+            Command::StopPods(arguments) => arguments.run(),
             Command::Kubeconfig { data_dir } => print_kubeconfig(&data_dir),
             Command::Version => Ok(print(&format!(
                 "abide {}\nKubernetes API {}\n",
@@ -82,6 +89,12 @@ impl Cli {
             }
             Command::RunInit(arguments) => arguments.run(),
             Command::RunReaper(arguments) => arguments.run(),
+            Command::Manual => {
+                let mut text = Vec::new();
+                clap_mangen::Man::new(<Cli as clap::CommandFactory>::command())
+                    .render(&mut text)?;
+                Ok(print(&String::from_utf8_lossy(&text)))
+            }
             Command::Compatibility => Ok(print(&compatibility::table())),
         }
     }

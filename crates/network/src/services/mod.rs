@@ -53,3 +53,9 @@ impl Services {
         Ok(())
     }
 }
+
+/// Removes the rules of all Services from the kernel. Idempotent.
+pub async fn remove() -> Result<(), NetworkError> {
+    // The first line makes the second possible where there are none.
+    nftables::apply("table ip abide\ndelete table ip abide\n").await
+}
