@@ -1,0 +1,385 @@
+//! Pulls images from registries, as <https://github.com/opencontainers/distribution-spec> says.
+//!
+//! A pull asks one place after the other (mirrors, then the registry), at each with one credential after the other: for the
+//! digest behind a tag, the manifest for this machine, the configuration, and the layers that are absent. Nothing is visible
+//! before everything is there and verified.
+
+mod auth;
+mod blobs;
+mod failure;
+pub(super) mod http;
+mod registry;
+#[cfg(test)]
+mod tests;
+
+use super::document::{ConfigDocument, Descriptor, Document, architecture, choose};
+use super::reference::Reference;
+use super::registries::{Credential, Endpoint, Keyring};
+use super::unpack::digest_text;
+use super::workshop::{LAYERS_MAX, Layer, Origin, Workshop};
+use super::{Images, is_digest, key};
+use crate::{Image, PullError};
+use bytes::Bytes;
+use failure::{Failure, Kind, quoted};
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use registry::{DOCUMENT_MAX, Repository};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+/// How many layers of an image are fetched at once, as containerd.
+const CONCURRENCY: usize = 3;
+/// How deep indexes may lie in indexes.
+const DEPTH_MAX: u32 = 4;
+/// The largest layer that is fetched.
+const LAYER_MAX: u64 = 64 << 30;
+
+/// Hears how far a pull is.
+pub trait Progress: Send + Sync + fmt::Debug {
+    /// So many bytes of a layer are here.
+    fn layer(&self, digest: &str, here: u64, size: u64);
+    /// All layers are here and are being unpacked.
+    fn unpacking(&self);
+}
+
+/// Nobody listens.
+impl Progress for () {
+    fn layer(&self, _: &str, _: u64, _: u64) {}
+    fn unpacking(&self) {}
+}
+
+impl Images {
+    /// [`crate::ImageStore::pull`], with somebody who hears how far it is.
+    pub async fn pull_and_tell(
+        &self,
+        reference: &str,
+        keyring: &Keyring,
+        progress: Arc<dyn Progress>,
+    ) -> Result<Image, PullError> {
+        let name = Reference::parse(reference)
+            .map_err(|error| PullError::InvalidName(error.to_string()))?;
+        self.pull_name(&name, keyring, &*progress).await.map_err(|failure| {
+            let advice = match failure.kind {
+                Kind::Unreachable => {
+                    " (where no registry can be reached, `abide image import` takes images from archives)"
+                }
+                _ => "",
+            };
+            PullError::Failed(format!("failed to pull and unpack image \"{name}\": {failure}{advice}"))
+        })
+    }
+
+    async fn pull_name(
+        &self,
+        name: &Reference,
+        keyring: &Keyring,
+        progress: &dyn Progress,
+    ) -> Result<Image, Failure> {
+        let mut keyring = keyring.clone();
+        keyring.extend(self.registries.keyring().map_err(Failure::refused)?);
+        let mut of_mirrors = String::new();
+        for endpoint in self.registries.endpoints(name).map_err(Failure::refused)? {
+            match (self.pull_from(&endpoint, name, &keyring, progress).await, &endpoint.mirror_of) {
+                (Ok(image), _) => return Ok(image),
+                (Err(failure), Some(_)) => {
+                    tracing::debug!(mirror = %endpoint.base, %failure, "a mirror did not help");
+                    of_mirrors += &format!("; mirror {}: {failure}", endpoint.base);
+                }
+                (Err(failure), None) => return Err(failure.followed_by(&of_mirrors)),
+            }
+        }
+        Err(Failure::refused("there is no place to ask"))
+    }
+
+    /// One place, with each of the credentials for it.
+    async fn pull_from(
+        &self,
+        endpoint: &Endpoint,
+        name: &Reference,
+        keyring: &Keyring,
+        progress: &dyn Progress,
+    ) -> Result<Image, Failure> {
+        let credentials: Vec<Option<&Credential>> = match keyring.lookup(&endpoint.host, &name.path) {
+            none if none.is_empty() => vec![None],
+            some => some.into_iter().map(Some).collect(),
+        };
+        let mut last = Failure::refused("there are no credentials");
+        for credential in credentials {
+            let repository = Repository {
+                http: self.registries.http().await.map_err(Failure::refused)?,
+                endpoint,
+                path: &name.path,
+                credential,
+                authorization: Mutex::default(),
+            };
+            let pull = Pull { images: self, name, repository, progress };
+            match pull.run().await {
+                // Some registries hide what one may not see.
+                Err(failure) if matches!(failure.kind, Kind::Denied | Kind::NotFound) => {
+                    last = failure;
+                }
+                done => return done,
+            }
+        }
+        Err(last)
+    }
+}
+
+/// What has been asked for, verified.
+struct Manifest {
+    document: Document,
+    digest: String,
+}
+
+struct Pull<'a> {
+    images: &'a Images,
+    name: &'a Reference,
+    repository: Repository<'a>,
+    progress: &'a dyn Progress,
+}
+
+impl Pull<'_> {
+    async fn run(&self) -> Result<Image, Failure> {
+        let resolving = format!("failed to resolve reference \"{}\"", self.name);
+        let resolve = |failure: Failure| match failure.kind {
+            Kind::NotFound => Failure::new(Kind::NotFound, format!("{}: not found", self.name)),
+            _ => failure,
+        };
+        let digest =
+            self.digest().await.map_err(|f| resolve(f).while_doing(&resolving))?;
+        if let Some(digest) = &digest
+            && let Some(image) = self.take_present(digest).await?
+        {
+            return Ok(image);
+        }
+        let root = self.root(digest).await.map_err(|f| resolve(f).while_doing(&resolving))?;
+        let root_digest = root.digest.clone();
+        let manifest = self.manifest_for_us(root).await?;
+        let config = self.config(&manifest).await?;
+        let layers = self.layers(&manifest, &config).await?;
+        self.progress.unpacking();
+        self.publish(root_digest, config, layers).await
+    }
+
+    /// The digest of what is asked for, if it can be told before fetching.
+    async fn digest(&self) -> Result<Option<String>, Failure> {
+        if self.name.digest.is_some() {
+            // Asked for nevertheless: who may not pull it must be told so.
+            self.repository.digest(&self.which()).await?;
+            return Ok(self.name.digest.clone());
+        }
+        match self.repository.digest(&self.which()).await {
+            Ok(digest) => Ok(digest.filter(|digest| is_digest(digest))),
+            // Not every registry answers HEAD.
+            Err(failure) if failure.kind == Kind::Refused => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Digest or tag, as it stands in URLs.
+    fn which(&self) -> String {
+        let tag = || self.name.tag.clone().unwrap_or_else(|| "latest".to_owned());
+        self.name.digest.clone().unwrap_or_else(tag)
+    }
+
+    /// An image that was pulled before, under perhaps another tag.
+    async fn take_present(&self, digest: &str) -> Result<Option<Image>, Failure> {
+        let (images, names) = (self.images.clone(), self.names(digest));
+        let taken = super::blocking(move || images.name_again(names));
+        taken.await.map_err(|error| Failure::new(Kind::Broken, error.to_string()))
+    }
+
+    /// The names that the image will have, the exact one first.
+    fn names(&self, digest: &str) -> (String, String) {
+        let exact =
+            Reference { tag: None, digest: Some(digest.to_owned()), ..self.name.clone() };
+        (key(&exact), key(self.name))
+    }
+
+    /// The manifest or index that is asked for.
+    async fn root(&self, digest: Option<String>) -> Result<Manifest, Failure> {
+        let which = digest.clone().unwrap_or_else(|| self.which());
+        let fetched = self.repository.manifest(&which).await?;
+        read_manifest(&fetched.bytes, digest.as_deref(), &fetched.media_type)
+    }
+
+    async fn manifest_for_us(&self, mut manifest: Manifest) -> Result<Document, Failure> {
+        for _ in 0..DEPTH_MAX {
+            if manifest.document.config.is_some() {
+                return Ok(manifest.document);
+            }
+            let chosen = choose(&manifest.document.manifests).ok_or_else(|| {
+                Failure::new(
+                    Kind::Refused,
+                    format!("no match for platform linux/{} in manifest {}: not found", architecture(), manifest.digest),
+                )
+            })?;
+            let digest = checked(&chosen.digest)?;
+            let fetched = self.repository.manifest(digest).await?;
+            check_size(chosen, fetched.bytes.len())?;
+            manifest = read_manifest(&fetched.bytes, Some(digest), &fetched.media_type)?;
+        }
+        Err(Failure::refused("indexes within indexes within indexes"))
+    }
+
+    async fn config(&self, manifest: &Document) -> Result<Bytes, Failure> {
+        let descriptor = manifest.config.as_ref().ok_or_else(|| Failure::refused("no config"))?;
+        match descriptor.media_type.as_str() {
+            "application/vnd.oci.image.config.v1+json"
+            | "application/vnd.docker.container.image.v1+json" => {}
+            other => {
+                return Err(Failure::refused(format!(
+                    "this is no container image: its configuration is of type {:?}",
+                    quoted(other)
+                )));
+            }
+        }
+        if descriptor.size.is_some_and(|size| size > DOCUMENT_MAX as u64) {
+            return Err(Failure::refused(format!("its configuration is larger than {DOCUMENT_MAX} bytes")));
+        }
+        let bytes = self.repository.document(checked(&descriptor.digest)?).await?;
+        check_size(descriptor, bytes.len())?;
+        check_digest(&descriptor.digest, &bytes)?;
+        Ok(bytes)
+    }
+
+    /// Fetches what is absent.
+    async fn layers(&self, manifest: &Document, config: &[u8]) -> Result<Vec<Descriptor>, Failure> {
+        let diff_ids = read_config(config)?;
+        let layers = &manifest.layers;
+        if diff_ids.len() != layers.len() || layers.len() > LAYERS_MAX {
+            return Err(Failure::refused(format!(
+                "{} layers but {} diff_ids (at most {LAYERS_MAX} are possible)",
+                layers.len(),
+                diff_ids.len()
+            )));
+        }
+        layers.iter().try_for_each(check_layer)?;
+        let mut fetches = Vec::new();
+        for (layer, diff_id) in layers.iter().zip(&diff_ids) {
+            let fetch = blobs::fetch(self.images, &self.repository, layer, diff_id, self.progress);
+            fetches.push(fetch.boxed());
+        }
+        let fetches = futures::stream::iter(fetches).buffer_unordered(CONCURRENCY);
+        fetches.try_collect::<()>().await?;
+        Ok(layers.clone())
+    }
+
+    async fn publish(
+        &self,
+        digest: String,
+        config: Bytes,
+        layers: Vec<Descriptor>,
+    ) -> Result<Image, Failure> {
+        let (images, (exact, name)) = (self.images.clone(), self.names(&digest));
+        let names = BTreeSet::from([exact, name]);
+        let published = tokio::task::spawn_blocking(move || {
+            let _importing = images.lock("import.lock")?;
+            let work = Workshop::open(&images)?;
+            let files: Vec<Layer> = layers
+                .iter()
+                .map(|layer| Layer {
+                    file: blobs::whole(&images, &layer.digest),
+                    size_bytes: layer.size.unwrap_or(0),
+                })
+                .collect();
+            let found = work.image(&config, &files, names);
+            let published = found.and_then(|found| work.publish(&[found], Origin::Registry));
+            // Also what could not be unpacked: it would be the same next time.
+            blobs::clean_up(&images, &layers);
+            published
+        });
+        let published = published.await.map_err(std::io::Error::other)?;
+        let image = published.map_err(|error| Failure::from(error).while_doing("failed to extract layer"))?;
+        image.into_iter().next().ok_or_else(|| Failure::refused("nothing was published"))
+    }
+}
+
+/// Reads an index or manifest, after its digest has been verified.
+fn read_manifest(bytes: &[u8], digest: Option<&str>, media_type: &str) -> Result<Manifest, Failure> {
+    if let Some(digest) = digest {
+        check_digest(digest, bytes)?;
+    }
+    let bad = |why: String| Failure::refused(format!("malformed manifest: {why}"));
+    let document: Document = serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
+    let media_type = if document.media_type.is_empty() { media_type } else { &document.media_type };
+    if media_type.starts_with("application/vnd.docker.distribution.manifest.v1") {
+        return Err(Failure::refused("images of Docker's schema 1 are not supported"));
+    }
+    let an_image = document.config.is_some();
+    if an_image != document.manifests.is_empty() {
+        // As containerd: what could be read as both is an attack on somebody.
+        return Err(bad(format!("neither an index nor a manifest of type {:?}", quoted(media_type))));
+    }
+    Ok(Manifest { document, digest: digest_text(&Sha256::digest(bytes)) })
+}
+
+/// The `diff_ids` of a configuration for this machine.
+fn read_config(config: &[u8]) -> Result<Vec<String>, Failure> {
+    let config: ConfigDocument = serde_json::from_slice(config)
+        .map_err(|error| Failure::refused(format!("malformed configuration: {error}")))?;
+    let (os, ours) = (config.os, config.architecture);
+    if !(os.is_empty() || os == "linux") || !(ours.is_empty() || ours == architecture()) {
+        return Err(Failure::refused(format!(
+            "no match for platform linux/{} in manifest: the image is for {}/{}",
+            architecture(),
+            quoted(&os),
+            quoted(&ours)
+        )));
+    }
+    match config.rootfs.diff_ids.iter().find(|diff_id| !is_digest(diff_id)) {
+        Some(bad) => Err(Failure::refused(format!("{:?} is no digest", quoted(bad)))),
+        None => Ok(config.rootfs.diff_ids),
+    }
+}
+
+fn check_layer(layer: &Descriptor) -> Result<(), Failure> {
+    checked(&layer.digest)?;
+    let kind = layer.media_type.as_str();
+    let known = matches!(
+        kind,
+        "application/vnd.oci.image.layer.v1.tar"
+            | "application/vnd.oci.image.layer.v1.tar+gzip"
+            | "application/vnd.oci.image.layer.v1.tar+zstd"
+            | "application/vnd.docker.image.rootfs.diff.tar"
+            | "application/vnd.docker.image.rootfs.diff.tar.gzip"
+            | "application/vnd.docker.image.rootfs.diff.tar.zstd"
+    );
+    if !known {
+        return Err(Failure::refused(format!(
+            "layer {} is of the unsupported type {:?}",
+            layer.digest,
+            quoted(kind)
+        )));
+    }
+    match layer.size {
+        Some(size) if size <= LAYER_MAX => Ok(()),
+        _ => Err(Failure::refused(format!("layer {} does not say its size, or one beyond {LAYER_MAX} bytes", layer.digest))),
+    }
+}
+
+fn checked(digest: &str) -> Result<&str, Failure> {
+    if is_digest(digest) {
+        return Ok(digest);
+    }
+    Err(Failure::refused(format!("unsupported digest {:?}", quoted(digest))))
+}
+
+fn check_size(descriptor: &Descriptor, length: usize) -> Result<(), Failure> {
+    match descriptor.size {
+        Some(size) if size != length as u64 => Err(Failure::refused(format!(
+            "unexpected size of {}: {length}, expected {size}",
+            descriptor.digest
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn check_digest(expected: &str, bytes: &[u8]) -> Result<(), Failure> {
+    let found = digest_text(&Sha256::digest(bytes));
+    if found == expected {
+        return Ok(());
+    }
+    Err(Failure::refused(format!("unexpected digest {found}, expected {}", quoted(expected))))
+}
