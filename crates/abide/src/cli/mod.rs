@@ -2,6 +2,7 @@
 
 mod compatibility;
 mod image;
+pub(crate) mod pulling;
 mod run;
 pub(crate) mod server;
 

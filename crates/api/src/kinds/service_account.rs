@@ -35,11 +35,6 @@ pub const KIND: Kind = Kind {
     selectable_fields: &[],
     fields: &[
         FieldSupport {
-            path: "imagePullSecrets",
-            support: Support::StoredOnly,
-            why: "registries are asked without credentials",
-        },
-        FieldSupport {
             path: "automountServiceAccountToken",
             support: Support::StoredOnly,
             why: "no token is mounted",
