@@ -13,6 +13,8 @@ mod harness;
 mod identity;
 mod names;
 mod pods;
+mod pulling;
+mod registry;
 mod sample_statefulset;
 mod storage;
 mod survival;

@@ -132,8 +132,14 @@ pub async fn images(store: &dyn ImageStore, name: &str) {
         Err(RuntimeError::NotFound(_))
     ));
     // Nothing listens at port 1.
-    assert!(matches!(store.pull("127.0.0.1:1/nothing:1", &Keyring::default()).await, Err(PullError::Failed(_))));
-    assert!(matches!(store.pull("Not A Name", &Keyring::default()).await, Err(PullError::InvalidName(_))));
+    assert!(matches!(
+        store.pull("127.0.0.1:1/nothing:1", &Keyring::default()).await,
+        Err(PullError::Failed(_))
+    ));
+    assert!(matches!(
+        store.pull("Not A Name", &Keyring::default()).await,
+        Err(PullError::InvalidName(_))
+    ));
     store.remove(name).await.expect("remove");
     assert_eq!(store.resolve(name).await.expect("resolve"), None, "a removed name is gone");
 }

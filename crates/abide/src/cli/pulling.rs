@@ -69,7 +69,8 @@ impl Registries {
 
 fn docker_config() -> Option<PathBuf> {
     let named = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
-    let folder = named.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")))?;
+    let folder =
+        named.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")))?;
     Some(folder.join("config.json"))
 }
 
@@ -80,11 +81,8 @@ pub(super) async fn pull(images: &Images, reference: &str, creds: Option<&str>) 
         // A name that cannot be read is complained about by the pull.
         _ => Keyring::default(),
     };
-    let progress: Arc<dyn Progress> = if std::io::stderr().is_terminal() {
-        Arc::new(Terminal::default())
-    } else {
-        Arc::new(())
-    };
+    let progress: Arc<dyn Progress> =
+        if std::io::stderr().is_terminal() { Arc::new(Terminal::default()) } else { Arc::new(()) };
     Ok(images.pull_and_tell(reference, &keyring, progress).await?)
 }
 

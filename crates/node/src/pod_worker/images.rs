@@ -79,7 +79,11 @@ impl Worker {
             self.tell(Some(name), "Normal", "BackOff", &message);
             self.tell(Some(name), "Warning", "Failed", "Error: ImagePullBackOff");
             let why = self.pull_errors.get(name).map_or("", String::as_str);
-            return Err(obstacle("ImagePullBackOff", format!("{message}: ErrImagePull: {why}"), rest));
+            return Err(obstacle(
+                "ImagePullBackOff",
+                format!("{message}: ErrImagePull: {why}"),
+                rest,
+            ));
         }
         let began = Instant::now();
         let keyring = self.keyring().await;
@@ -119,7 +123,13 @@ impl Worker {
                 Ok(found) => keyring.extend(found),
                 Err(why) => {
                     let (namespace, pod) = (&self.reference.namespace, &self.reference.name);
-                    tracing::debug!(namespace, name = pod, secret = name, why, "no credentials from a secret");
+                    tracing::debug!(
+                        namespace,
+                        name = pod,
+                        secret = name,
+                        why,
+                        "no credentials from a secret"
+                    );
                     missing.push(name);
                 }
             }

@@ -21,8 +21,8 @@ use planner::pod::{
     Observed, Obstacle, Probed, Seen, State, is_over, next_step, past_deadline, status,
 };
 use runtime::{
-    ContainerConfig, ContainerState, Image, Mount, Resources, RuntimeError, SandboxConfig, SandboxStatus,
-    Security,
+    ContainerConfig, ContainerState, Image, Mount, Resources, RuntimeError, SandboxConfig,
+    SandboxStatus, Security,
 };
 use serde_json::json;
 use std::collections::BTreeMap;

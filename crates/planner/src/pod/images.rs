@@ -91,7 +91,11 @@ mod tests {
             (Some("Never"), [Step::Refuse, Step::Use, Step::Use]),
         ];
         for (policy, expected) in cases {
-            assert_eq!([Absent, Imported, Pulled].map(|is| step(policy, is)), expected, "{policy:?}");
+            assert_eq!(
+                [Absent, Imported, Pulled].map(|is| step(policy, is)),
+                expected,
+                "{policy:?}"
+            );
         }
     }
 
@@ -104,7 +108,16 @@ mod tests {
 
     #[test]
     fn durations_are_written_as_go_writes_them() {
-        let cases = [(0, "0s"), (7, "7ms"), (999, "999ms"), (1000, "1s"), (1200, "1.2s"), (59_030, "59.03s"), (62_003, "1m2.003s"), (3_600_000, "1h0m0s")];
+        let cases = [
+            (0, "0s"),
+            (7, "7ms"),
+            (999, "999ms"),
+            (1000, "1s"),
+            (1200, "1.2s"),
+            (59_030, "59.03s"),
+            (62_003, "1m2.003s"),
+            (3_600_000, "1h0m0s"),
+        ];
         for (millis, expected) in cases {
             assert_eq!(go_words(Duration::from_millis(millis)), expected);
         }

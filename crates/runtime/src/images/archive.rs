@@ -171,7 +171,6 @@ impl Workshop<'_> {
         }
         if found.is_empty() { Err(invalid("manifest.json lists no image")) } else { Ok(found) }
     }
-
 }
 
 /// The files of an archive: their names in it, and where they lie now.

@@ -109,8 +109,11 @@ mod tests {
         let manifest = |platform: &str| {
             let mut parts = platform.split('/').map(str::to_owned);
             let mut next = || parts.next().unwrap_or_default();
-            let platform = (!platform.is_empty())
-                .then(|| Platform { os: next(), architecture: next(), variant: next() });
+            let platform = (!platform.is_empty()).then(|| Platform {
+                os: next(),
+                architecture: next(),
+                variant: next(),
+            });
             Descriptor { platform, ..Descriptor::default() }
         };
         let cases: [(&str, &[&str], Option<usize>); 9] = [

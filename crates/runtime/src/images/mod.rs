@@ -292,8 +292,7 @@ impl Images {
 
     /// Removes images that no name stands for, and their layers. To be called with the lock held.
     fn drop_unnamed(&self, index: &Index) -> io::Result<()> {
-        let named: BTreeSet<PathBuf> =
-            index.names.values().map(|id| self.image_path(id)).collect();
+        let named: BTreeSet<PathBuf> = index.names.values().map(|id| self.image_path(id)).collect();
         let mut dropped = false;
         for entry in fs::read_dir(self.root.join("images"))? {
             let path = entry?.path();

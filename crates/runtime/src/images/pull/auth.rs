@@ -32,7 +32,8 @@ pub(super) enum Challenge {
 pub(super) fn challenge(headers: &HeaderMap) -> Option<Challenge> {
     let mut basic = false;
     for value in headers.get_all(WWW_AUTHENTICATE) {
-        let challenges = value.to_str().ok().and_then(|text| http_auth::parse_challenges(text).ok());
+        let challenges =
+            value.to_str().ok().and_then(|text| http_auth::parse_challenges(text).ok());
         for challenge in challenges.unwrap_or_default() {
             let parameter = |name: &str| {
                 let found = challenge.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
@@ -81,7 +82,8 @@ impl Asking<'_> {
 
     /// Who asks without TLS has nothing to hide; who asks with TLS must not be led out of it.
     fn realm(&self, realm: &str) -> Result<Url, Failure> {
-        let bad = || Failure::refused(format!("the registry sends for a token to {:?}", quoted(realm)));
+        let bad =
+            || Failure::refused(format!("the registry sends for a token to {:?}", quoted(realm)));
         let url = Url::parse(realm).map_err(|_| bad())?;
         match (url.scheme(), self.registry.scheme()) {
             ("https", _) | ("http", "http") => Ok(url),
@@ -101,9 +103,11 @@ impl Asking<'_> {
             return Err(unexpected(&method, &url, response).await.while_doing(what));
         }
         let body = read(response, TOKEN_MAX).await.map_err(|failure| failure.while_doing(what))?;
-        let none = || Failure::refused("authorization server did not include a token in the response");
+        let none =
+            || Failure::refused("authorization server did not include a token in the response");
         let answer: Token = serde_json::from_slice(&body).map_err(|_| none())?;
-        let token = [answer.token, answer.access_token].into_iter().flatten().find(|t| !t.is_empty());
+        let token =
+            [answer.token, answer.access_token].into_iter().flatten().find(|t| !t.is_empty());
         header("Bearer", &token.ok_or_else(none)?)
     }
 }

@@ -22,8 +22,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// How often a connection may break without having brought anything.
+/// How often a connection may break without having brought anything, and at all.
 const FRUITLESS_MAX: u32 = 3;
+const BREAKS_MAX: u32 = 50;
 /// How much is gathered before it is written.
 const BATCH: usize = 1 << 20;
 /// What nobody has come back for is removed after so long.
@@ -84,7 +85,7 @@ async fn download(
     size: u64,
     progress: &dyn Progress,
 ) -> Result<Part, Failure> {
-    let mut fruitless = 0;
+    let (mut fruitless, mut breaks) = (0, 0);
     while part.length < size {
         let before = part.length;
         let broken;
@@ -99,13 +100,18 @@ async fn download(
             None => {}
             Some(failure) => {
                 fruitless = if part.length > before { 0 } else { fruitless + 1 };
-                if fruitless >= FRUITLESS_MAX {
-                    return Err(failure.while_doing(format!("failed to copy {}", layer.digest)));
+                breaks += 1;
+                if fruitless >= FRUITLESS_MAX || breaks >= BREAKS_MAX {
+                    return Err(copying(layer)(failure));
                 }
             }
         }
     }
     Ok(part)
+}
+
+fn copying(layer: &Descriptor) -> impl Fn(Failure) -> Failure + '_ {
+    |failure| failure.while_doing(format!("failed to copy {}", layer.digest))
 }
 
 /// One answer, to its end or to where it breaks (then with the reason).
@@ -116,7 +122,7 @@ async fn continue_download(
     size: u64,
     progress: &dyn Progress,
 ) -> Result<(Part, Option<Failure>), Failure> {
-    let response = repository.blob(&layer.digest, part.length).await?;
+    let response = repository.blob(&layer.digest, part.length).await.map_err(copying(layer))?;
     let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
     let resumed = response.status() == StatusCode::PARTIAL_CONTENT
         && range.is_some_and(|range| range.starts_with(&format!("bytes {}-", part.length)));
@@ -230,9 +236,7 @@ impl Part {
         let found = digest_text(&self.hash.finalize());
         if found != digest || self.length != size {
             fs::remove_file(&self.path)?;
-            return Err(Failure::refused(format!(
-                "unexpected digest {found}, expected {digest}"
-            )));
+            return Err(Failure::refused(format!("unexpected digest {found}, expected {digest}")));
         }
         Ok(fs::rename(&self.path, place)?)
     }

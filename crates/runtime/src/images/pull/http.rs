@@ -131,7 +131,9 @@ impl Http {
                 let kind = if error.is_connect() { Kind::Unreachable } else { Kind::Broken };
                 let mut words = chain(&error);
                 if let (Some(why), "https") = (&self.without_authorities, ask.url.scheme()) {
-                    words = format!("{words} (no certificate authorities are known: {why}; install ca-certificates)");
+                    words = format!(
+                        "{words} (no certificate authorities are known: {why}; install ca-certificates)"
+                    );
                 }
                 Err(Failure::new(kind, words).while_doing(doing()))
             }
@@ -213,7 +215,11 @@ struct ErrorInfo {
 }
 
 /// An answer that is not what was asked for, as a failure.
-pub(super) async fn unexpected(method: &Method, url: &Url, response: Response<Incoming>) -> Failure {
+pub(super) async fn unexpected(
+    method: &Method,
+    url: &Url,
+    response: Response<Incoming>,
+) -> Failure {
     let status = response.status();
     let kind = match status.as_u16() {
         404 => Kind::NotFound,
@@ -243,6 +249,10 @@ pub(super) async fn unexpected(method: &Method, url: &Url, response: Response<In
 /// `Range` from a byte to the end.
 pub(super) fn from_byte(headers: &mut HeaderMap, start: u64) {
     if start > 0 {
-        headers.insert(RANGE, http::HeaderValue::try_from(format!("bytes={start}-")).unwrap_or(http::HeaderValue::from_static("bytes=0-")));
+        headers.insert(
+            RANGE,
+            http::HeaderValue::try_from(format!("bytes={start}-"))
+                .unwrap_or(http::HeaderValue::from_static("bytes=0-")),
+        );
     }
 }

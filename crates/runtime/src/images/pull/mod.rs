@@ -100,7 +100,8 @@ impl Images {
         keyring: &Keyring,
         progress: &dyn Progress,
     ) -> Result<Image, Failure> {
-        let credentials: Vec<Option<&Credential>> = match keyring.lookup(&endpoint.host, &name.path) {
+        let credentials: Vec<Option<&Credential>> = match keyring.lookup(&endpoint.host, &name.path)
+        {
             none if none.is_empty() => vec![None],
             some => some.into_iter().map(Some).collect(),
         };
@@ -146,8 +147,7 @@ impl Pull<'_> {
             Kind::NotFound => Failure::new(Kind::NotFound, format!("{}: not found", self.name)),
             _ => failure,
         };
-        let digest =
-            self.digest().await.map_err(|f| resolve(f).while_doing(&resolving))?;
+        let digest = self.digest().await.map_err(|f| resolve(f).while_doing(&resolving))?;
         if let Some(digest) = &digest
             && let Some(image) = self.take_present(digest).await?
         {
@@ -192,8 +192,7 @@ impl Pull<'_> {
 
     /// The names that the image will have, the exact one first.
     fn names(&self, digest: &str) -> (String, String) {
-        let exact =
-            Reference { tag: None, digest: Some(digest.to_owned()), ..self.name.clone() };
+        let exact = Reference { tag: None, digest: Some(digest.to_owned()), ..self.name.clone() };
         (key(&exact), key(self.name))
     }
 
@@ -212,7 +211,11 @@ impl Pull<'_> {
             let chosen = choose(&manifest.document.manifests).ok_or_else(|| {
                 Failure::new(
                     Kind::Refused,
-                    format!("no match for platform linux/{} in manifest {}: not found", architecture(), manifest.digest),
+                    format!(
+                        "no match for platform linux/{} in manifest {}: not found",
+                        architecture(),
+                        manifest.digest
+                    ),
                 )
             })?;
             let digest = checked(&chosen.digest)?;
@@ -236,7 +239,9 @@ impl Pull<'_> {
             }
         }
         if descriptor.size.is_some_and(|size| size > DOCUMENT_MAX as u64) {
-            return Err(Failure::refused(format!("its configuration is larger than {DOCUMENT_MAX} bytes")));
+            return Err(Failure::refused(format!(
+                "its configuration is larger than {DOCUMENT_MAX} bytes"
+            )));
         }
         let bytes = self.repository.document(checked(&descriptor.digest)?).await?;
         check_size(descriptor, bytes.len())?;
@@ -291,18 +296,24 @@ impl Pull<'_> {
             published
         });
         let published = published.await.map_err(std::io::Error::other)?;
-        let image = published.map_err(|error| Failure::from(error).while_doing("failed to extract layer"))?;
+        let image = published
+            .map_err(|error| Failure::from(error).while_doing("failed to extract layer"))?;
         image.into_iter().next().ok_or_else(|| Failure::refused("nothing was published"))
     }
 }
 
 /// Reads an index or manifest, after its digest has been verified.
-fn read_manifest(bytes: &[u8], digest: Option<&str>, media_type: &str) -> Result<Manifest, Failure> {
+fn read_manifest(
+    bytes: &[u8],
+    digest: Option<&str>,
+    media_type: &str,
+) -> Result<Manifest, Failure> {
     if let Some(digest) = digest {
         check_digest(digest, bytes)?;
     }
     let bad = |why: String| Failure::refused(format!("malformed manifest: {why}"));
-    let document: Document = serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
+    let document: Document =
+        serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
     let media_type = if document.media_type.is_empty() { media_type } else { &document.media_type };
     if media_type.starts_with("application/vnd.docker.distribution.manifest.v1") {
         return Err(Failure::refused("images of Docker's schema 1 are not supported"));
@@ -310,7 +321,10 @@ fn read_manifest(bytes: &[u8], digest: Option<&str>, media_type: &str) -> Result
     let an_image = document.config.is_some();
     if an_image != document.manifests.is_empty() {
         // As containerd: what could be read as both is an attack on somebody.
-        return Err(bad(format!("neither an index nor a manifest of type {:?}", quoted(media_type))));
+        return Err(bad(format!(
+            "neither an index nor a manifest of type {:?}",
+            quoted(media_type)
+        )));
     }
     Ok(Manifest { document, digest: digest_text(&Sha256::digest(bytes)) })
 }
@@ -355,7 +369,10 @@ fn check_layer(layer: &Descriptor) -> Result<(), Failure> {
     }
     match layer.size {
         Some(size) if size <= LAYER_MAX => Ok(()),
-        _ => Err(Failure::refused(format!("layer {} does not say its size, or one beyond {LAYER_MAX} bytes", layer.digest))),
+        _ => Err(Failure::refused(format!(
+            "layer {} does not say its size, or one beyond {LAYER_MAX} bytes",
+            layer.digest
+        ))),
     }
 }
 

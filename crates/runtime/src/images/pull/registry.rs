@@ -90,7 +90,8 @@ impl Repository<'_> {
     ) -> Result<Response<Incoming>, Failure> {
         let mut challenged = false;
         loop {
-            let mut ask = Ask { headers: headers.clone(), ..Ask::new(method.clone(), self.url(what)) };
+            let mut ask =
+                Ask { headers: headers.clone(), ..Ask::new(method.clone(), self.url(what)) };
             let known = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if let Some(known) = known {
                 ask.headers.insert(AUTHORIZATION, known);

@@ -166,7 +166,11 @@ impl Pattern {
         same_path
             && own.1 == asked.1
             && own.0.len() == asked.0.len()
-            && own.0.iter().zip(&asked.0).all(|(own, asked)| globs(own.as_bytes(), asked.as_bytes()))
+            && own
+                .0
+                .iter()
+                .zip(&asked.0)
+                .all(|(own, asked)| globs(own.as_bytes(), asked.as_bytes()))
     }
 }
 
@@ -247,7 +251,10 @@ mod tests {
         let entry = |user: &str| format!(r#"{{"username": "{user}", "password": "p"}}"#);
         let text = format!(
             r#"{{"*.example.com": {}, "a.example.com": {}, "a.example.com/team": {}, "*.com": {}}}"#,
-            entry("star"), entry("host"), entry("team"), entry("short")
+            entry("star"),
+            entry("host"),
+            entry("team"),
+            entry("short")
         );
         let mut keyring = Keyring::from_dockercfg(text.as_bytes()).unwrap();
         let users = |keyring: &Keyring, host: &str, path: &str| -> Vec<String> {
@@ -266,7 +273,11 @@ mod tests {
 
     #[test]
     fn errors_do_not_tell_secrets() {
-        for text in [r#"{"auths": {"a": {"auth": "geheim!"}}}"#, r#"{"auths": {"a": {"password": ["geheim"]}}}"#, r#"{"auths": "geheim"}"#] {
+        for text in [
+            r#"{"auths": {"a": {"auth": "geheim!"}}}"#,
+            r#"{"auths": {"a": {"password": ["geheim"]}}}"#,
+            r#"{"auths": "geheim"}"#,
+        ] {
             let error = Keyring::from_docker_config(text.as_bytes()).unwrap_err();
             assert!(!error.contains("geheim") && !error.is_empty(), "{error}");
         }
@@ -275,7 +286,15 @@ mod tests {
 
     #[test]
     fn stars_stand_for_anything_within_a_part() {
-        for (pattern, text, expected) in [("*", "", true), ("a*c", "abbc", true), ("a*c*", "acb", true), ("a?c", "abc", true), ("a*b", "ac", false), ("", "a", false), ("*a*a", "aaab", false)] {
+        for (pattern, text, expected) in [
+            ("*", "", true),
+            ("a*c", "abbc", true),
+            ("a*c*", "acb", true),
+            ("a?c", "abc", true),
+            ("a*b", "ac", false),
+            ("", "a", false),
+            ("*a*a", "aaab", false),
+        ] {
             assert_eq!(globs(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
         }
     }

@@ -44,7 +44,9 @@ impl FromStr for Mirror {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = |why: &str| format!("{text:?} is not REGISTRY=URL, as in docker.io=http://127.0.0.1:5000: {why}");
+        let bad = |why: &str| {
+            format!("{text:?} is not REGISTRY=URL, as in docker.io=http://127.0.0.1:5000: {why}")
+        };
         let (registry, url) = text.split_once('=').ok_or_else(|| bad("there is no ="))?;
         // The name of an image of a registry is read in one place; `x/x` is one that every registry may have.
         let reference =
@@ -158,7 +160,11 @@ mod tests {
 
     #[test]
     fn mirrors_are_asked_before_the_registry_itself() {
-        let mirrors = ["docker.io=http://127.0.0.1:5000", "docker.io=https://mirror.example/hub", "gcr.io=http://m"];
+        let mirrors = [
+            "docker.io=http://127.0.0.1:5000",
+            "docker.io=https://mirror.example/hub",
+            "gcr.io=http://m",
+        ];
         let mirrors = mirrors.map(|mirror| mirror.parse().unwrap()).to_vec();
         let registries = Registries::new(mirrors, None);
         assert_eq!(
@@ -182,7 +188,10 @@ mod tests {
             ("localhost.example/a", "https://localhost.example/"),
             ("10.0.0.1:5000/a", "https://10.0.0.1:5000/"),
         ] {
-            let (found, _) = places(&registries, name)[0].split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+            let (found, _) = places(&registries, name)[0]
+                .split_once(' ')
+                .map(|(a, b)| (a.to_owned(), b.to_owned()))
+                .unwrap();
             assert_eq!(found, place, "{name}");
         }
         let odd = Reference::parse("a.b:99999999/c").unwrap();
@@ -194,7 +203,17 @@ mod tests {
         for text in ["docker.io=http://m:1/", "localhost:5000=https://m/a/"] {
             assert_eq!(text.parse::<Mirror>().unwrap().to_string(), text);
         }
-        for text in ["", "docker.io", "=http://m", "docker.io=m", "docker.io=ftp://m", "a b=http://m", "docker.io=http://u:p@m", "busybox=http://m", "gcr.io/a=http://m"] {
+        for text in [
+            "",
+            "docker.io",
+            "=http://m",
+            "docker.io=m",
+            "docker.io=ftp://m",
+            "a b=http://m",
+            "docker.io=http://u:p@m",
+            "busybox=http://m",
+            "gcr.io/a=http://m",
+        ] {
             let error = text.parse::<Mirror>().unwrap_err();
             assert!(error.contains("is not REGISTRY=URL"), "{text}: {error}");
         }
