@@ -2,6 +2,7 @@
 
 use crate::harness::{Cluster, abide, run_in};
 use crate::registry::{Registry, free_port};
+use std::net::TcpListener;
 use std::process::Command;
 
 /// This machine's architecture in Go's words.
@@ -173,6 +174,14 @@ fn a_private_registry_opens_to_the_secrets_of_pods_and_accounts() {
         assert!(refused.contains("401 Unauthorized"), "{refused}");
         let pulled = k.sh(&format!("echo secret | {pull} --creds alice"));
         assert!(pulled.starts_with(&format!("{repository}@sha256:")), "{pulled}");
+        k.file(
+            "credentials.json",
+            &format!(
+                r#"{{"auths": {{"{}": {{"username": "alice", "password": "secret"}}}}}}"#,
+                registry.address
+            ),
+        );
+        k.sh(&format!("{pull} --registry-config credentials.json"));
         k.apply(&pod("present", &format!("{repository}:3"), ""));
         until_ready(k, "present");
         until_told(k, "present", "Pulled", "already present on machine");
@@ -202,9 +211,20 @@ fn a_mirror_serves_images_of_the_public_registry_and_imported_ones_need_none() {
         let image_id = k.field("pod/mirrored", ".status.containerStatuses[0].imageID");
         assert_eq!(image_id, format!("docker.io/library/busybox@{digest}"));
 
+        // On the command line, at a terminal.
+        registry.push("library/busybox", "2", architecture(), "two");
+        let abide = abide();
+        let shown = k.at_terminal(&format!(
+            "{} image pull busybox:2 --registry-mirror docker.io=http://{}",
+            abide.display(),
+            registry.address
+        ));
+        assert!(shown.contains("docker.io/library/busybox@sha256:"), "{shown}");
+        let shown = k.at_terminal(&format!("{} image remove busybox && {0} image remove busybox:2 && {0} image pull busybox:2 --registry-mirror docker.io=http://{}", abide.display(), registry.address));
+        assert!(shown.contains(" MiB"), "{shown}");
+
         // What is imported under a name is what that name means, also with `Always` and without a registry.
         drop(registry);
-        let abide = abide();
         k.sh(&format!(
             "tar cf own.tar image/oci-layout && {} image import own.tar --name own",
             abide.display()
@@ -219,5 +239,19 @@ fn a_mirror_serves_images_of_the_public_registry_and_imported_ones_need_none() {
             refused.contains("onnection refused") && refused.contains("`abide image import`"),
             "{refused}"
         );
+    });
+}
+
+#[test]
+fn a_pod_that_is_deleted_does_not_wait_for_its_image() {
+    let name = concat!(module_path!(), "::a_pod_that_is_deleted_does_not_wait_for_its_image");
+    run_in(name, outside, |k| {
+        // Connections are made, and nobody ever answers.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let image = format!("{}/app:1", silent.local_addr().unwrap());
+        k.apply(&pod("waiting", &image, ""));
+        until_told(k, "waiting", "Pulling", &format!("Pulling image \"{image}\""));
+        assert_eq!(until_waiting(k, "waiting", "ContainerCreating"), "");
+        k.sh("kubectl delete pod waiting --timeout=30s");
     });
 }

@@ -203,3 +203,15 @@ async fn a_token_must_be_one() {
         refused(&server.await, "app:1", words).await;
     }
 }
+
+#[tokio::test]
+async fn who_cannot_prove_who_he_is_is_not_believed() {
+    let mut content = Content::default();
+    content.simple("1", "x");
+    let mirror = Server::with_tls(content).await;
+    let empty = Content::default().serve().await;
+    let store = Store::with_mirror(&format!("{}=https://{}", empty.address, mirror.address));
+    let error = store.pull(&empty.name("app:1")).await.unwrap_err();
+    assert!(error.contains("invalid peer certificate: UnknownIssuer"), "{error}");
+    assert_eq!(mirror.seen(), Vec::<String>::new());
+}

@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 pub(super) type Answer = Response<BoxBody<Bytes, std::io::Error>>;
 
@@ -54,13 +55,39 @@ impl Drop for Server {
 
 impl Server {
     pub(super) async fn new(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Server {
+        Server::start(None, answer).await
+    }
+
+    /// With TLS, and a certificate that nobody trusts.
+    pub(super) async fn with_tls(content: Content) -> Server {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names = vec!["127.0.0.1".to_owned()];
+        let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Server::start(Some(acceptor), move |asked| content.answer(asked)).await
+    }
+
+    async fn start(
+        tls: Option<TlsAcceptor>,
+        answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+    ) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (seen, answer) = (Arc::<Mutex<Vec<String>>>::default(), Arc::new(answer));
         let heard = seen.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (heard, answer) = (heard.clone(), answer.clone());
+                let (tls, heard, answer) = (tls.clone(), heard.clone(), answer.clone());
                 let service = service_fn(move |request: Request<Incoming>| {
                     let asked = Asked {
                         method: request.method().clone(),
@@ -68,20 +95,24 @@ impl Server {
                         query: request.uri().query().unwrap_or_default().to_owned(),
                         headers: request.headers().clone(),
                     };
-                    let line = format!(
-                        "{} {} {}",
-                        asked.method,
-                        asked.path,
-                        asked.header("authorization")
-                    );
+                    let who = asked.header("authorization");
+                    let line = format!("{} {} {who}", asked.method, asked.path);
                     heard.lock().unwrap().push(line.trim_end().to_owned());
                     let response = answer(&asked);
                     async move { Ok::<_, Infallible>(response) }
                 });
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service);
-                // Tests break connections on purpose.
-                tokio::spawn(async move { drop(connection.await) });
+                tokio::spawn(async move {
+                    let http = hyper::server::conn::http1::Builder::new();
+                    // Tests break connections on purpose.
+                    match tls {
+                        None => drop(http.serve_connection(TokioIo::new(stream), service).await),
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                drop(http.serve_connection(TokioIo::new(stream), service).await);
+                            }
+                        }
+                    }
+                });
             }
         });
         Server { address, seen, task }
