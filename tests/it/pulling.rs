@@ -189,10 +189,10 @@ fn a_private_registry_opens_to_the_secrets_of_pods_and_accounts() {
 }
 
 #[test]
-fn a_mirror_serves_images_of_the_public_registry_and_imported_ones_need_none() {
+fn a_mirror_serves_the_public_registrys_images_and_brought_ones_need_none() {
     let name = concat!(
         module_path!(),
-        "::a_mirror_serves_images_of_the_public_registry_and_imported_ones_need_none"
+        "::a_mirror_serves_the_public_registrys_images_and_brought_ones_need_none"
     );
     let with_mirror = || {
         let port = free_port().to_string();
@@ -223,8 +223,12 @@ fn a_mirror_serves_images_of_the_public_registry_and_imported_ones_need_none() {
         let shown = k.at_terminal(&format!("{} image remove busybox && {0} image remove busybox:2 && {0} image pull busybox:2 --registry-mirror docker.io=http://{}", abide.display(), registry.address));
         assert!(shown.contains(" MiB"), "{shown}");
 
-        // What is imported under a name is what that name means, also with `Always` and without a registry.
+        // What is brought under a name is what that name means, also with `Always` and without a registry.
         drop(registry);
+        let always = "imagePullPolicy: Always, image: ";
+        k.apply(&pod("brought", "busybox:2", "").replace("image: ", always));
+        until_ready(k, "brought");
+        until_told(k, "brought", "Pulled", "already present on machine");
         k.sh(&format!(
             "tar cf own.tar image/oci-layout && {} image import own.tar --name own",
             abide.display()

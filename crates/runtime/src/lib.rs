@@ -308,7 +308,8 @@ pub struct Image {
     pub id: String,
     /// Its names, normalised (`docker.io/library/nginx:1.12`).
     pub names: Vec<String>,
-    /// Those of its names that a registry gave; somebody brought the others.
+    /// Those of its names under which it was pulled for a pod: each may mean another image by now. Under the others
+    /// somebody brought it, from an archive or a registry.
     pub pulled: Vec<String>,
     /// Bytes of its layers.
     pub size_bytes: u64,
@@ -317,12 +318,12 @@ pub struct Image {
 }
 
 impl Image {
-    /// Whether a registry gave the image under this name. `false` for a name that cannot be read.
+    /// Whether the image was pulled under this name for a pod. `false` for a name that cannot be read.
     pub fn was_pulled_as(&self, reference: &str) -> bool {
         images::key_of(reference).is_some_and(|name| self.pulled.contains(&name))
     }
 
-    /// How others may ask for exactly this image: `repository@sha256:…` if a registry gave it (of the repository of
+    /// How others may ask for exactly this image: `repository@sha256:…` if that is known (of the repository of
     /// `reference` rather than of another), else its id.
     pub fn exact_name(&self, reference: &str) -> &str {
         let wanted = Reference::parse(reference).ok();
@@ -330,7 +331,7 @@ impl Image {
             let repository = name.split('@').next().unwrap_or_default();
             wanted.as_ref().is_some_and(|wanted| wanted.repository() == repository)
         };
-        let mut exact = self.pulled.iter().filter(|name| name.contains('@'));
+        let mut exact = self.names.iter().filter(|name| name.contains('@'));
         exact.clone().find(of_wanted).or(exact.next()).unwrap_or(&self.id)
     }
 }

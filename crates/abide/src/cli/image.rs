@@ -30,7 +30,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         place: Place,
     },
-    /// Fetches an image from its registry.
+    /// Fetches an image from its registry. Pods use it as it is from then on, as an imported one.
     Pull {
         /// The image: nginx:1.27, registry.example:5000/team/app@sha256:…
         reference: String,

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// A server's own credentials, in its data directory.
 const CREDENTIALS_FILE: &str = "registry-config.json";
@@ -81,9 +81,9 @@ pub(super) async fn pull(images: &Images, reference: &str, creds: Option<&str>) 
         // A name that cannot be read is complained about by the pull.
         _ => Keyring::default(),
     };
-    let progress: Arc<dyn Progress> =
-        if std::io::stderr().is_terminal() { Arc::new(Terminal::default()) } else { Arc::new(()) };
-    Ok(images.pull_and_tell(reference, &keyring, progress).await?)
+    let terminal = Terminal::default();
+    let progress: &dyn Progress = if std::io::stderr().is_terminal() { &terminal } else { &() };
+    Ok(images.bring(reference, &keyring, progress).await?)
 }
 
 fn credential(creds: &str) -> Result<Credential> {

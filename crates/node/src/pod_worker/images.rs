@@ -42,7 +42,7 @@ impl Worker {
         let presence = match &found {
             None => Presence::Absent,
             Some(found) if found.was_pulled_as(&image) => Presence::Pulled,
-            Some(_) => Presence::Imported,
+            Some(_) => Presence::Brought,
         };
         match (step(container.image_pull_policy.as_deref(), presence), found) {
             (Step::Use, Some(found)) => {

@@ -12,9 +12,9 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(300);
 pub enum Presence {
     /// Nothing.
     Absent,
-    /// Somebody brought it under this name: no registry needs to know it.
-    Imported,
-    /// A registry gave it under this name, which may mean another image by now.
+    /// Somebody brought it under this name, from an archive or a registry: it is what the name means.
+    Brought,
+    /// The node pulled it under this name, which may mean another image by now.
     Pulled,
 }
 
@@ -31,10 +31,10 @@ pub enum Step {
 
 /// Decides by the container's `imagePullPolicy`.
 ///
-/// Other than upstream, `Always` takes an imported image as it is: nothing is newer than what was brought on purpose.
+/// Other than upstream, `Always` takes an image that was brought as it is: nothing is newer than what somebody wants here.
 pub fn step(policy: Option<&str>, presence: Presence) -> Step {
     match (policy, presence) {
-        (_, Presence::Imported) => Step::Use,
+        (_, Presence::Brought) => Step::Use,
         (Some("Always"), Presence::Pulled | Presence::Absent) => Step::Pull,
         (_, Presence::Pulled) => Step::Use,
         (Some("Never"), Presence::Absent) => Step::Refuse,
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn the_policy_and_what_is_there_decide() {
-        use Presence::{Absent, Imported, Pulled};
+        use Presence::{Absent, Brought, Pulled};
         let cases = [
             (None, [Step::Pull, Step::Use, Step::Use]),
             (Some("IfNotPresent"), [Step::Pull, Step::Use, Step::Use]),
@@ -92,7 +92,7 @@ mod tests {
         ];
         for (policy, expected) in cases {
             assert_eq!(
-                [Absent, Imported, Pulled].map(|is| step(policy, is)),
+                [Absent, Brought, Pulled].map(|is| step(policy, is)),
                 expected,
                 "{policy:?}"
             );

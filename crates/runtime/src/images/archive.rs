@@ -33,7 +33,7 @@ pub(super) fn import(
     let _importing = images.lock("import.lock").map_err(failed)?;
     let work = Workshop::open(images).map_err(failed)?;
     let found = work.read(archive, name.as_ref()).map_err(failed)?;
-    work.publish(&found, Origin::Archive).map_err(failed)
+    work.publish(&found, Origin::Brought).map_err(failed)
 }
 
 enum Kind {

@@ -34,6 +34,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use workshop::Origin;
 
 /// The images of one directory.
 #[derive(Debug, Clone)]
@@ -123,9 +124,19 @@ struct Index {
     version: u32,
     /// Normalised name to image id.
     names: BTreeMap<String, String>,
-    /// Those names that a registry gave.
+    /// Those names that were pulled for a pod; somebody brought the others.
     #[serde(default)]
     pulled: BTreeSet<String>,
+}
+
+impl Index {
+    /// Remembers how an image came here under a name.
+    fn note(&mut self, name: &str, origin: Origin) {
+        match origin {
+            Origin::Brought => self.pulled.remove(name),
+            Origin::PulledForAPod => self.pulled.insert(name.to_owned()),
+        };
+    }
 }
 
 /// `pins/CONTAINER.json`.
@@ -274,16 +285,21 @@ impl Images {
         Ok(images)
     }
 
-    /// Names the image that the first (exact) name stands for with the second one as well, as pulled; `None` if it is absent.
-    fn name_again(&self, (exact, name): (String, String)) -> Result<Option<Image>, RuntimeError> {
+    /// Names the image that the first (exact) name stands for with the second one as well; `None` if it is absent.
+    fn name_again(
+        &self,
+        (exact, name): (String, String),
+        origin: Origin,
+    ) -> Result<Option<Image>, RuntimeError> {
         let failed = other("name an image");
         let _lock = self.lock("lock").map_err(&failed)?;
         let mut index = self.index().map_err(&failed)?;
         let Some(id) = index.names.get(&exact).cloned() else { return Ok(None) };
         let Some(record) = self.record(&id).map_err(&failed)? else { return Ok(None) };
-        for name in [exact, name] {
-            index.names.insert(name.clone(), id.clone());
-            index.pulled.insert(name);
+        index.names.insert(name.clone(), id.clone());
+        index.note(&name, origin);
+        if origin == Origin::Brought {
+            index.note(&exact, origin);
         }
         self.write_index(&index).map_err(&failed)?;
         self.drop_unnamed(&index).map_err(&failed)?;
@@ -399,7 +415,7 @@ impl ImageStore for Images {
     }
 
     async fn pull(&self, reference: &str, keyring: &Keyring) -> Result<Image, PullError> {
-        self.pull_and_tell(reference, keyring, Arc::new(())).await
+        self.pull_as(reference, keyring, Origin::PulledForAPod, &()).await
     }
 }
 

@@ -49,11 +49,13 @@ pub(super) struct Layer {
     pub(super) size_bytes: u64,
 }
 
-/// Where images come from.
+/// How an image came here under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    Archive,
-    Registry,
+    /// Somebody wanted it here: it is what the name means.
+    Brought,
+    /// A pod needed it: the name may mean another image by now.
+    PulledForAPod,
 }
 
 /// Everything in its directory goes when it does.
@@ -171,10 +173,7 @@ impl<'a> Workshop<'a> {
             layout::write(&self.images.image_path(&record.id), record)?;
             for name in names {
                 displaced.extend(index.names.insert(name.clone(), record.id.clone()));
-                match origin {
-                    Origin::Archive => index.pulled.remove(name),
-                    Origin::Registry => index.pulled.insert(name.clone()),
-                };
+                index.note(name, origin);
             }
         }
         self.images.write_index(&index)?;

@@ -26,7 +26,7 @@ use registry::{DOCUMENT_MAX, Repository};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 /// How many layers of an image are fetched at once, as containerd.
 const CONCURRENCY: usize = 3;
@@ -50,16 +50,28 @@ impl Progress for () {
 }
 
 impl Images {
-    /// [`crate::ImageStore::pull`], with somebody who hears how far it is.
-    pub async fn pull_and_tell(
+    /// Fetches an image as [`crate::ImageStore::pull`] does, but as one that somebody wants here: it is what the name means
+    /// from now on, as if it were imported. `progress` hears how far it is.
+    pub async fn bring(
         &self,
         reference: &str,
         keyring: &Keyring,
-        progress: Arc<dyn Progress>,
+        progress: &dyn Progress,
+    ) -> Result<Image, PullError> {
+        self.pull_as(reference, keyring, Origin::Brought, progress).await
+    }
+
+    pub(super) async fn pull_as(
+        &self,
+        reference: &str,
+        keyring: &Keyring,
+        origin: Origin,
+        progress: &dyn Progress,
     ) -> Result<Image, PullError> {
         let name = Reference::parse(reference)
             .map_err(|error| PullError::InvalidName(error.to_string()))?;
-        self.pull_name(&name, keyring, &*progress).await.map_err(|failure| {
+        let purpose = Purpose { name: &name, origin, progress };
+        self.pull_name(purpose, keyring).await.map_err(|failure| {
             let advice = match failure.kind {
                 Kind::Unreachable => {
                     " (where no registry can be reached, `abide image import` takes images from archives)"
@@ -70,17 +82,12 @@ impl Images {
         })
     }
 
-    async fn pull_name(
-        &self,
-        name: &Reference,
-        keyring: &Keyring,
-        progress: &dyn Progress,
-    ) -> Result<Image, Failure> {
+    async fn pull_name(&self, purpose: Purpose<'_>, keyring: &Keyring) -> Result<Image, Failure> {
         let mut keyring = keyring.clone();
         keyring.extend(self.registries.keyring().map_err(Failure::refused)?);
         let mut of_mirrors = String::new();
-        for endpoint in self.registries.endpoints(name).map_err(Failure::refused)? {
-            match (self.pull_from(&endpoint, name, &keyring, progress).await, &endpoint.mirror_of) {
+        for endpoint in self.registries.endpoints(purpose.name).map_err(Failure::refused)? {
+            match (self.pull_from(&endpoint, purpose, &keyring).await, &endpoint.mirror_of) {
                 (Ok(image), _) => return Ok(image),
                 (Err(failure), Some(_)) => {
                     tracing::debug!(mirror = %endpoint.base, %failure, "a mirror did not help");
@@ -96,10 +103,10 @@ impl Images {
     async fn pull_from(
         &self,
         endpoint: &Endpoint,
-        name: &Reference,
+        purpose: Purpose<'_>,
         keyring: &Keyring,
-        progress: &dyn Progress,
     ) -> Result<Image, Failure> {
+        let name = purpose.name;
         let credentials: Vec<Option<&Credential>> = match keyring.lookup(&endpoint.host, &name.path)
         {
             none if none.is_empty() => vec![None],
@@ -114,7 +121,7 @@ impl Images {
                 credential,
                 authorization: Mutex::default(),
             };
-            let pull = Pull { images: self, name, repository, progress };
+            let pull = Pull { images: self, name, purpose, repository };
             match pull.run().await {
                 // Some registries hide what one may not see.
                 Err(failure) if matches!(failure.kind, Kind::Denied | Kind::NotFound) => {
@@ -127,6 +134,14 @@ impl Images {
     }
 }
 
+/// What is pulled, and for whom.
+#[derive(Clone, Copy)]
+struct Purpose<'a> {
+    name: &'a Reference,
+    origin: Origin,
+    progress: &'a dyn Progress,
+}
+
 /// What has been asked for, verified.
 struct Manifest {
     document: Document,
@@ -136,8 +151,8 @@ struct Manifest {
 struct Pull<'a> {
     images: &'a Images,
     name: &'a Reference,
+    purpose: Purpose<'a>,
     repository: Repository<'a>,
-    progress: &'a dyn Progress,
 }
 
 impl Pull<'_> {
@@ -158,7 +173,7 @@ impl Pull<'_> {
         let manifest = self.manifest_for_us(root).await?;
         let config = self.config(&manifest).await?;
         let layers = self.layers(&manifest, &config).await?;
-        self.progress.unpacking();
+        self.purpose.progress.unpacking();
         self.publish(root_digest, config, layers).await
     }
 
@@ -183,10 +198,11 @@ impl Pull<'_> {
         self.name.digest.clone().unwrap_or_else(tag)
     }
 
-    /// An image that was pulled before, under perhaps another tag.
+    /// An image that is here already, under perhaps another tag.
     async fn take_present(&self, digest: &str) -> Result<Option<Image>, Failure> {
-        let (images, names) = (self.images.clone(), self.names(digest));
-        let taken = super::blocking(move || images.name_again(names));
+        let (images, names, origin) =
+            (self.images.clone(), self.names(digest), self.purpose.origin);
+        let taken = super::blocking(move || images.name_again(names, origin));
         taken.await.map_err(|error| Failure::new(Kind::Broken, error.to_string()))
     }
 
@@ -263,7 +279,8 @@ impl Pull<'_> {
         layers.iter().try_for_each(check_layer)?;
         let mut fetches = Vec::new();
         for (layer, diff_id) in layers.iter().zip(&diff_ids) {
-            let fetch = blobs::fetch(self.images, &self.repository, layer, diff_id, self.progress);
+            let fetch =
+                blobs::fetch(self.images, &self.repository, layer, diff_id, self.purpose.progress);
             fetches.push(fetch.boxed());
         }
         let fetches = futures::stream::iter(fetches).buffer_unordered(CONCURRENCY);
@@ -278,7 +295,7 @@ impl Pull<'_> {
         layers: Vec<Descriptor>,
     ) -> Result<Image, Failure> {
         let (images, (exact, name)) = (self.images.clone(), self.names(&digest));
-        let names = BTreeSet::from([exact, name]);
+        let (names, origin) = (BTreeSet::from([exact, name]), self.purpose.origin);
         let published = tokio::task::spawn_blocking(move || {
             let _importing = images.lock("import.lock")?;
             let work = Workshop::open(&images)?;
@@ -290,7 +307,7 @@ impl Pull<'_> {
                 })
                 .collect();
             let found = work.image(&config, &files, names);
-            let published = found.and_then(|found| work.publish(&[found], Origin::Registry));
+            let published = found.and_then(|found| work.publish(&[found], origin));
             // Also what could not be unpacked: it would be the same next time.
             blobs::clean_up(&images, &layers);
             published

@@ -7,6 +7,7 @@ use super::*;
 use crate::ImageStore;
 use crate::images::registries::{Credential, Keyring, Registries};
 use server::*;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 struct Store {
@@ -72,6 +73,24 @@ async fn an_image_is_fetched_once_and_asked_for_again() {
     assert_eq!(server.seen(), ["HEAD /v2/team/app/manifests/1"]);
     assert_eq!(store.pull(&exact).await.unwrap(), image);
     assert_eq!(server.seen(), [format!("HEAD /v2/team/app/manifests/{digest}")]);
+}
+
+#[tokio::test]
+async fn what_somebody_brings_is_what_a_name_means() {
+    let mut content = Content::default();
+    content.simple("1", "x");
+    content.simple("2", "x");
+    let (server, store) = (content.serve().await, Store::new());
+    let [one, two] = ["app:1", "app:2"].map(|name| server.name(name));
+    let nobody = Keyring::default();
+    let bring = || store.images.bring(&one, &nobody, &());
+    let brought = bring().await.unwrap();
+    assert_eq!((brought.pulled.len(), brought.was_pulled_as(&one)), (0, false));
+    assert!(brought.exact_name(&one).contains("app@sha256:"));
+    let pulled = store.pull(&two).await.unwrap();
+    assert_eq!(pulled.pulled, [two]);
+    assert!(store.pull(&one).await.unwrap().was_pulled_as(&one));
+    assert!(!bring().await.unwrap().was_pulled_as(&one));
 }
 
 #[tokio::test]
