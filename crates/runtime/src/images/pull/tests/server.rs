@@ -2,6 +2,7 @@
 
 use crate::images::unpack::digest_text;
 use bytes::Bytes;
+use futures::StreamExt;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -146,18 +147,23 @@ pub(super) fn with(mut answer: Answer, name: &'static str, value: &str) -> Answe
     answer
 }
 
-/// A body that breaks off after these bytes of `length`.
+/// A body that breaks off after these bytes of `length`, when they have been sent.
 pub(super) fn broken(bytes: Bytes, length: usize) -> Answer {
-    let end = std::io::Error::other("broken on purpose");
-    let frames = futures::stream::iter([Ok(Frame::data(bytes)), Err(end)]);
-    let answer = Response::new(StreamBody::new(frames).boxed());
+    let sent = futures::stream::iter([Ok(Frame::data(bytes))]);
+    let end = futures::stream::once(async {
+        // The server sends what it has when it must wait for more.
+        tokio::task::yield_now().await;
+        Err(std::io::Error::other("broken on purpose"))
+    });
+    let answer = Response::new(BodyExt::boxed(StreamBody::new(sent.chain(end))));
     with(answer, "content-length", &length.to_string())
 }
 
 /// A body without end.
 pub(super) fn endless() -> Answer {
     let zeroes = || Ok(Frame::data(Bytes::from_static(&[b' '; 65536])));
-    Response::new(StreamBody::new(futures::stream::repeat_with(zeroes)).boxed())
+    let body = StreamBody::new(futures::stream::repeat_with(zeroes));
+    Response::new(BodyExt::boxed(body))
 }
 
 pub(super) fn digest(bytes: &[u8]) -> String {
