@@ -21,13 +21,18 @@ pub(crate) use story;
 
 /// Runs `body` inside a throw-away cluster: outside, starts `abide run` with this same test as its command.
 pub(crate) fn run(test: &str, images: &[&str], body: impl FnOnce(&Cluster)) {
+    run_in(test, || abide_run(images), body);
+}
+
+/// The same in a cluster of a special kind: `outside` makes its `abide run`, without the command.
+pub(crate) fn run_in(test: &str, outside: impl FnOnce() -> Command, body: impl FnOnce(&Cluster)) {
     if std::env::var_os("ABIDE_E2E_INSIDE").is_some() {
         body(&Cluster { folder: tempfile::tempdir().unwrap() });
         return;
     }
     let name = test.split_once("::").map_or(test, |(_, rest)| rest);
     let log = tempfile::NamedTempFile::new().unwrap();
-    let output = abide_run(images)
+    let output = outside()
         .arg("--log")
         .arg(log.path())
         .arg("--")
@@ -66,6 +71,11 @@ pub(crate) fn abide() -> PathBuf {
     }
     let test = std::env::current_exe().unwrap();
     test.parent().and_then(Path::parent).unwrap().join("abide")
+}
+
+/// Debian's registry, where `cargo xtask test` has put it.
+pub(crate) fn docker_registry() -> PathBuf {
+    images_folder().with_file_name("docker-registry").join("usr/bin/docker-registry")
 }
 
 /// Where `cargo xtask images` keeps its archives.
@@ -170,6 +180,11 @@ impl Cluster {
                 observed == wanted && counts == format!("{replicas}/{replicas}/{replicas}")
             },
         );
+    }
+
+    /// The story's folder, in which all its lines run.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Writes a file into the story's folder.

@@ -15,6 +15,8 @@ mod identity;
 mod installing;
 mod names;
 mod pods;
+mod pulling;
+mod registry;
 mod sample_statefulset;
 mod storage;
 mod streams;

@@ -14,6 +14,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("dig", "dnsutils"),
     ("ps", "procps"),
     ("cc", "gcc"),
+    ("curl", "curl"),
 ];
 
 /// Installs what is missing. Does nothing, and needs no network, on a machine that has everything.
@@ -77,6 +78,31 @@ pub(crate) fn kubectl() -> Result<PathBuf> {
     }
     step(Command::new("chmod").arg("755").arg(folder.join("kubectl")))?;
     Ok(folder)
+}
+
+/// Debian's `docker-registry`, which tests pull from. Its package is unpacked under `target/` and not installed: it would start
+/// a registry for everybody.
+pub(crate) fn docker_registry() -> Result<()> {
+    let folder = target().join("docker-registry");
+    if folder.join("usr/bin/docker-registry").is_file() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(&folder)?;
+    let download = || {
+        let mut command = Command::new("apt-get");
+        command.args(["download", "-qq", "docker-registry"]).current_dir(&folder);
+        command
+    };
+    // Lists of packages that are absent, or too old, are fetched first.
+    if !download().status().context("apt-get download")?.success() {
+        step(Command::new("apt-get").args(["update", "-qq"]))?;
+        step(&mut download())?;
+    }
+    let package = files(&folder)?
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|kind| kind == "deb"))
+        .context("apt-get has brought no package docker-registry")?;
+    step(Command::new("dpkg-deb").arg("--extract").arg(package).arg(&folder))
 }
 
 /// All files below a folder.

@@ -29,6 +29,7 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
         }
     }
     images::build(IMAGES)?;
+    system::docker_registry()?;
     step(&mut cargo(&["build", "--workspace", "--bins"]))?;
     if filter.is_none() {
         compat(true)?;

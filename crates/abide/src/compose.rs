@@ -9,6 +9,7 @@ use network::host::ClusterAddresses;
 use network::pods::RoutedPods;
 use network::services::Services;
 use runtime::images::Images;
+use runtime::images::registries::Registries;
 use runtime::{EmbeddedRuntime, ImageStore};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -30,6 +31,7 @@ pub(crate) struct Settings {
     pub(crate) node_name: String,
     pub(crate) simulated_nodes: u32,
     pub(crate) images: Vec<PathBuf>,
+    pub(crate) registries: Registries,
     pub(crate) cgroup_parent: String,
     pub(crate) resolv_conf: PathBuf,
 }
@@ -63,7 +65,7 @@ impl NodeConnector for OwnNode {
 }
 
 /// Serves until SIGINT or SIGTERM.
-pub(crate) async fn serve(settings: Settings, began: Instant) -> Result<()> {
+pub(crate) async fn serve(mut settings: Settings, began: Instant) -> Result<()> {
     let closing = CancellationToken::new();
     std::fs::create_dir_all(&settings.data_dir)
         .with_context(|| format!("make {}", settings.data_dir.display()))?;
@@ -116,7 +118,7 @@ pub(crate) async fn serve(settings: Settings, began: Instant) -> Result<()> {
         server.publish_itself(settings.api_address(), 443).await?;
     } else {
         tasks.extend(
-            start_node(&settings, &server, &client_for, &nodes, tls.clone(), &closing).await?,
+            start_node(&mut settings, &server, &client_for, &nodes, tls.clone(), &closing).await?,
         );
     }
     // Clients are answered once everything is there; those that come earlier wait to be accepted.
@@ -168,7 +170,7 @@ type Task = tokio::task::JoinHandle<()>;
 
 /// Network, names, containers and the agent.
 async fn start_node(
-    settings: &Settings,
+    settings: &mut Settings,
     server: &ApiServer,
     client_for: &controllers::Clients,
     nodes: &Arc<OwnNode>,
@@ -194,7 +196,8 @@ async fn start_node(
         .context("serve the cluster's names")?;
     point_to_images(settings)?;
     let images = Images::open(&settings.image_store)
-        .with_context(|| format!("open the image store {}", settings.image_store.display()))?;
+        .with_context(|| format!("open the image store {}", settings.image_store.display()))?
+        .with_registries(std::mem::take(&mut settings.registries));
     for archive in &settings.images {
         images
             .import(archive, None)

@@ -1,5 +1,6 @@
 //! What every [`ContainerRuntime`] and every [`ImageStore`] must do, as a test that takes one.
 
+use crate::images::registries::Keyring;
 use crate::{
     ContainerConfig, ContainerRuntime, ContainerState, ImageStore, PullError, RuntimeError,
     SandboxConfig,
@@ -130,8 +131,15 @@ pub async fn images(store: &dyn ImageStore, name: &str) {
         store.remove("absent.example/nothing:1").await,
         Err(RuntimeError::NotFound(_))
     ));
-    assert!(matches!(store.pull("absent.example/nothing:1").await, Err(PullError::Failed(_))));
-    assert!(matches!(store.pull("Not A Name").await, Err(PullError::InvalidName(_))));
+    // Nothing listens at port 1.
+    assert!(matches!(
+        store.pull("127.0.0.1:1/nothing:1", &Keyring::default()).await,
+        Err(PullError::Failed(_))
+    ));
+    assert!(matches!(
+        store.pull("Not A Name", &Keyring::default()).await,
+        Err(PullError::InvalidName(_))
+    ));
     store.remove(name).await.expect("remove");
     assert_eq!(store.resolve(name).await.expect("resolve"), None, "a removed name is gone");
 }

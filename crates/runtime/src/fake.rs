@@ -4,6 +4,7 @@
 //! part of the kernel: [`FakeRuntime::exit_container`], [`FakeRuntime::lose_sandbox`], [`FakeRuntime::on_exec`].
 
 use crate::images::reference::Reference;
+use crate::images::registries::Keyring;
 use crate::{
     ContainerConfig, ContainerId, ContainerRuntime, ContainerState, ContainerStatus, ExecIo,
     ExecRequest, Image, ImageStore, PullError, RuntimeError, RuntimeEvent, SandboxConfig,
@@ -493,7 +494,7 @@ fn image(name: &str) -> Image {
     let id = Sha256::digest(name.as_bytes())
         .iter()
         .fold("sha256:".to_owned(), |id, byte| id + &format!("{byte:02x}"));
-    Image { id, names: vec![name], size_bytes: 1, user: String::new() }
+    Image { id, names: vec![name], pulled: Vec::new(), size_bytes: 1, user: String::new() }
 }
 
 #[async_trait]
@@ -529,7 +530,7 @@ impl ImageStore for FakeImages {
         }
     }
 
-    async fn pull(&self, reference: &str) -> Result<Image, PullError> {
+    async fn pull(&self, reference: &str, _: &Keyring) -> Result<Image, PullError> {
         let name = Reference::parse(reference)
             .map_err(|error| PullError::InvalidName(error.to_string()))?;
         let name = name.to_string();
@@ -541,7 +542,8 @@ impl ImageStore for FakeImages {
             return Err(failed(message));
         }
         let image = state.registry.get(&name).or(state.present.get(&name)).cloned();
-        let image = image.ok_or_else(|| failed("not found"))?;
+        let mut image = image.ok_or_else(|| failed("not found"))?;
+        image.pulled = image.names.clone();
         state.present.insert(name, image.clone());
         Ok(image)
     }

@@ -23,6 +23,8 @@ pub mod fake;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use images::reference::Reference;
+use images::registries::Keyring;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -310,10 +312,32 @@ pub struct Image {
     pub id: String,
     /// Its names, normalised (`docker.io/library/nginx:1.12`).
     pub names: Vec<String>,
+    /// Those of its names under which it was pulled for a pod: each may mean another image by now. Under the others
+    /// somebody brought it, from an archive or a registry.
+    pub pulled: Vec<String>,
     /// Bytes of its layers.
     pub size_bytes: u64,
     /// `User` of its configuration; empty for root.
     pub user: String,
+}
+
+impl Image {
+    /// Whether the image was pulled under this name for a pod. `false` for a name that cannot be read.
+    pub fn was_pulled_as(&self, reference: &str) -> bool {
+        images::key_of(reference).is_some_and(|name| self.pulled.contains(&name))
+    }
+
+    /// How others may ask for exactly this image: `repository@sha256:…` if that is known (of the repository of
+    /// `reference` rather than of another), else its id.
+    pub fn exact_name(&self, reference: &str) -> &str {
+        let wanted = Reference::parse(reference).ok();
+        let of_wanted = |name: &&String| {
+            let repository = name.split('@').next().unwrap_or_default();
+            wanted.as_ref().is_some_and(|wanted| wanted.repository() == repository)
+        };
+        let mut exact = self.names.iter().filter(|name| name.contains('@'));
+        exact.clone().find(of_wanted).or(exact.next()).unwrap_or(&self.id)
+    }
 }
 
 /// The images that are present.
@@ -332,8 +356,9 @@ pub trait ImageStore: Send + Sync + fmt::Debug {
     ) -> Result<Vec<Image>, RuntimeError>;
     /// Removes a name, and the image with its last name.
     async fn remove(&self, reference: &str) -> Result<(), RuntimeError>;
-    /// Fetches an image from its registry.
-    async fn pull(&self, reference: &str) -> Result<Image, PullError>;
+    /// Fetches an image from its registry, with the credentials that match it. Asks the registry also when the image is
+    /// present, but fetches only what is absent. May be dropped at any time.
+    async fn pull(&self, reference: &str, keyring: &Keyring) -> Result<Image, PullError>;
 }
 
 /// Why an image could not be pulled.

@@ -1,8 +1,9 @@
 //! `abide image`: the images that containers are made from.
 
+use super::pulling::{self, Registries};
 use anyhow::{Context, Result};
 use runtime::ImageStore;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Which image store.
@@ -29,6 +30,18 @@ pub(crate) enum Command {
         #[command(flatten)]
         place: Place,
     },
+    /// Fetches an image from its registry. Pods use it as it is from then on, as an imported one.
+    Pull {
+        /// The image: nginx:1.27, registry.example:5000/team/app@sha256:…
+        reference: String,
+        /// Name and password for the registry (or the name alone: then the password is read from standard input).
+        #[arg(long, value_name = "USER[:PASSWORD]", conflicts_with = "registry_config")]
+        creds: Option<String>,
+        #[command(flatten)]
+        registries: Registries,
+        #[command(flatten)]
+        place: Place,
+    },
     /// Lists the images.
     List {
         #[command(flatten)]
@@ -44,6 +57,10 @@ pub(crate) enum Command {
 }
 
 impl Place {
+    fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
     fn open(&self) -> Result<runtime::images::Images> {
         let folder = self.image_store.clone().unwrap_or_else(|| self.data_dir.join("images"));
         runtime::images::Images::open(&folder)
@@ -67,6 +84,13 @@ impl Command {
                         .map(|image| format!("{}  {}\n", image.names.join(" "), image.id))
                         .collect();
                     Ok(super::print(&lines.concat()))
+                }
+                Command::Pull { reference, creds, registries, place } => {
+                    let registries = registries.for_a_user(place.data_dir());
+                    let images = place.open()?.with_registries(registries);
+                    let image = pulling::pull(&images, &reference, creds.as_deref()).await?;
+                    let name = image.exact_name(&reference);
+                    Ok(super::print(&format!("{name}  {}\n", image.id)))
                 }
                 Command::List { place } => Ok(super::print(&table(&place.open()?.list().await?))),
                 Command::Remove { name, place } => {

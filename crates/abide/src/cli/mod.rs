@@ -3,6 +3,7 @@
 mod backup;
 mod compatibility;
 mod image;
+pub(crate) mod pulling;
 mod run;
 pub(crate) mod server;
 mod stop_pods;

@@ -1,5 +1,6 @@
 //! `abide server`: control plane and node agent in one process.
 
+use super::pulling::Registries;
 use crate::compose::{self, Settings};
 use anyhow::{Context, Result};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -39,6 +40,8 @@ pub(crate) struct Arguments {
     /// Image archives that are loaded at start.
     #[arg(long = "image", value_name = "FILE")]
     images: Vec<PathBuf>,
+    #[command(flatten)]
+    registries: Registries,
     /// The cgroup under which pods live.
     #[arg(long, value_name = "PATH", default_value = "abide/pods", hide = true)]
     cgroup_parent: String,
@@ -130,6 +133,7 @@ impl Arguments {
             node_name: self.node_name.map_or_else(host_name, Ok)?,
             simulated_nodes: self.simulated_nodes,
             images: self.images,
+            registries: self.registries.absolute()?.for_a_server(&data_dir),
             cgroup_parent: self.cgroup_parent,
             resolv_conf: self.resolv_conf,
             data_dir,

@@ -33,18 +33,11 @@ pub const KIND: Kind = Kind {
         AGE,
     ],
     selectable_fields: &[],
-    fields: &[
-        FieldSupport {
-            path: "imagePullSecrets",
-            support: Support::StoredOnly,
-            why: "registries are asked without credentials",
-        },
-        FieldSupport {
-            path: "automountServiceAccountToken",
-            support: Support::StoredOnly,
-            why: "no token is mounted",
-        },
-    ],
+    fields: &[FieldSupport {
+        path: "automountServiceAccountToken",
+        support: Support::StoredOnly,
+        why: "no token is mounted",
+    }],
     definition: "io.k8s.api.core.v1.ServiceAccount",
     schema: |generator| {
         drop(generator.subschema_for::<k8s_openapi::api::core::v1::ServiceAccount>())

@@ -1,4 +1,4 @@
-//! Starting containers: images, configuration, limits.
+//! Starting containers: configuration, limits.
 
 use super::*;
 
@@ -25,11 +25,11 @@ impl Worker {
             }
             _ => attempt,
         };
-        let image_id = match self.image(&container).await {
-            Ok(id) => id,
+        let image = match self.image(&container).await {
+            Ok(image) => image,
             Err(obstacle) => return drop(self.obstacles.insert(name.to_owned(), obstacle)),
         };
-        let config = match self.container_config(&container, attempt, image_id).await {
+        let config = match self.container_config(&container, attempt, image).await {
             Ok(config) => config,
             Err(why) => {
                 return self.hinder(
@@ -115,104 +115,11 @@ impl Worker {
         );
     }
 
-    /// The image's id; an imported image counts as the newest there is.
-    pub(super) async fn image(&mut self, container: &Container) -> Result<String, Obstacle> {
-        let (name, image) = (container.name.clone(), container.image.clone().unwrap_or_default());
-        let soon = |reason: &str, message: String, wait: Duration| Obstacle {
-            reason: reason.to_owned(),
-            message,
-            until: Timestamp::now().checked_add(wait).unwrap_or_default(),
-        };
-        match self.shared.config.images.resolve(&image).await {
-            Ok(Some(found)) => {
-                self.tell(
-                    Some(&name),
-                    "Normal",
-                    "Pulled",
-                    &format!("Container image {image:?} already present on machine"),
-                );
-                self.pull_waits.remove(&name);
-                return self.may_run(container, &found).map(|()| found.id);
-            }
-            Ok(None) => {}
-            Err(error) => {
-                let message = format!("Failed to apply default image tag {image:?}: {error}");
-                self.tell(Some(&name), "Warning", "InspectFailed", &message);
-                return Err(soon("InvalidImageName", message, LONGEST_PULL_WAIT));
-            }
-        }
-        if container.image_pull_policy.as_deref() == Some("Never") {
-            let message =
-                format!("Container image {image:?} is not present with pull policy of Never");
-            self.tell(Some(&name), "Warning", "ErrImageNeverPull", &message);
-            return Err(soon("ErrImageNeverPull", message, Duration::from_secs(10)));
-        }
-        let waited =
-            self.obstacles.get(&name).is_some_and(|obstacle| obstacle.reason == "ErrImagePull");
-        if waited {
-            // Between two tries the pod says that it backs off.
-            let wait = self.pull_waits.get(&name).copied().unwrap_or(Duration::from_secs(10));
-            let message = format!("Back-off pulling image {image:?}");
-            self.tell(Some(&name), "Normal", "BackOff", &message);
-            self.tell(Some(&name), "Warning", "Failed", "Error: ImagePullBackOff");
-            return Err(soon("ImagePullBackOff", message, wait));
-        }
-        self.tell(Some(&name), "Normal", "Pulling", &format!("Pulling image {image:?}"));
-        match self.shared.config.images.pull(&image).await {
-            Ok(found) => Ok(found.id),
-            Err(error) => {
-                self.tell(
-                    Some(&name),
-                    "Warning",
-                    "Failed",
-                    &format!("Failed to pull image {image:?}: {error}"),
-                );
-                self.tell(Some(&name), "Warning", "Failed", "Error: ErrImagePull");
-                let wait = self
-                    .pull_waits
-                    .get(&name)
-                    .map_or(Duration::from_secs(10), |wait| (*wait * 2).min(LONGEST_PULL_WAIT));
-                self.pull_waits.insert(name, wait);
-                Err(soon("ErrImagePull", error.to_string(), Duration::from_millis(500)))
-            }
-        }
-    }
-
-    /// `runAsNonRoot`.
-    pub(super) fn may_run(
-        &self,
-        container: &Container,
-        image: &runtime::Image,
-    ) -> Result<(), Obstacle> {
-        let (own, pods) =
-            (container.security_context.as_ref(), self.spec().security_context.as_ref());
-        let non_root = own
-            .and_then(|context| context.run_as_non_root)
-            .or(pods.and_then(|context| context.run_as_non_root))
-            == Some(true);
-        let user = own
-            .and_then(|context| context.run_as_user)
-            .or(pods.and_then(|context| context.run_as_user));
-        let root = user.map_or_else(
-            || ["", "0", "root"].contains(&image.user.split(':').next().unwrap_or_default()),
-            |uid| uid == 0,
-        );
-        if non_root && root {
-            let message = "container has runAsNonRoot and image will run as root".to_owned();
-            return Err(Obstacle {
-                reason: "CreateContainerConfigError".to_owned(),
-                message,
-                until: Timestamp::now().checked_add(RETRY * 10).unwrap_or_default(),
-            });
-        }
-        Ok(())
-    }
-
     pub(super) async fn container_config(
         &self,
         container: &Container,
         attempt: u32,
-        image_id: String,
+        image: Image,
     ) -> Result<ContainerConfig, String> {
         let ip = self.ip.ok_or("the pod has no address yet")?;
         let env = environment::variables(&self.shared, &self.pod, container, ip).await?;
@@ -259,7 +166,8 @@ impl Worker {
         Ok(ContainerConfig {
             name: container.name.clone(),
             attempt,
-            image_id,
+            labels: images::labels(container, &image),
+            image_id: image.id,
             command: expanded(&container.command),
             args: expanded(&container.args),
             env,
@@ -271,7 +179,6 @@ impl Worker {
             stdin: container.stdin == Some(true),
             stdin_once: container.stdin_once == Some(true),
             log_path: self.log_path(&container.name, attempt),
-            labels: BTreeMap::new(),
         })
     }
 

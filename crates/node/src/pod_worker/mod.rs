@@ -3,6 +3,7 @@
 mod checks;
 mod containers;
 mod ending;
+mod images;
 mod sandbox;
 
 pub(crate) use ending::remove_everything;
@@ -20,8 +21,8 @@ use planner::pod::{
     Observed, Obstacle, Probed, Seen, State, is_over, next_step, past_deadline, status,
 };
 use runtime::{
-    ContainerConfig, ContainerState, Mount, Resources, RuntimeError, SandboxConfig, SandboxStatus,
-    Security,
+    ContainerConfig, ContainerState, Image, Mount, Resources, RuntimeError, SandboxConfig,
+    SandboxStatus, Security,
 };
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -34,18 +35,20 @@ use tokio::task::JoinHandle;
 
 /// How long something that failed for reasons of its own rests before it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// Image pulls wait so long at most.
-const LONGEST_PULL_WAIT: Duration = Duration::from_secs(300);
 
 struct Worker {
     shared: Arc<Shared>,
     pod: Arc<Pod>,
+    /// What is wanted of the pod by now, for whoever works long.
+    wanted: watch::Receiver<Option<Arc<Pod>>>,
     reference: PodRef,
     ip: Option<Ipv4Addr>,
     places: Option<BTreeMap<String, PathBuf>>,
     back_offs: BackOffs,
     obstacles: BTreeMap<String, Obstacle>,
     pull_waits: BTreeMap<String, Duration>,
+    /// Why each container's last pull failed.
+    pull_errors: BTreeMap<String, String>,
     probed: BTreeMap<String, Probed>,
     probes: BTreeMap<String, Vec<JoinHandle<()>>>,
     reports: mpsc::Sender<Report>,
@@ -75,12 +78,14 @@ pub(crate) async fn run(shared: Arc<Shared>, mut pods: watch::Receiver<Option<Ar
     let mut worker = Worker {
         shared,
         pod,
+        wanted: pods.clone(),
         reference,
         ip: None,
         places: None,
         back_offs: BackOffs::default(),
         obstacles: BTreeMap::new(),
         pull_waits: BTreeMap::new(),
+        pull_errors: BTreeMap::new(),
         probed: BTreeMap::new(),
         probes: BTreeMap::new(),
         reports,
@@ -144,7 +149,7 @@ fn seen(sandbox: Option<&SandboxStatus>, messages: &dyn Fn(&str, u32) -> String)
             name: container.name.clone(),
             id: container.id.clone(),
             attempt: container.attempt,
-            image_id: container.image_id.clone(),
+            image_id: images::exact_name(container),
             state: match &container.state {
                 ContainerState::Created => State::Created,
                 ContainerState::Running { started_at, .. } => {

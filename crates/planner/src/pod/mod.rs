@@ -1,6 +1,7 @@
 //! What a node does next with one of its pods, and what it reports.
 
 pub mod back_off;
+pub mod images;
 mod status;
 
 pub use status::{condition_is_true, status};
@@ -20,7 +21,7 @@ pub struct Seen {
     pub id: String,
     /// Which try (the restart count).
     pub attempt: u32,
-    /// `sha256:…` of its image.
+    /// Its image, exactly: `repository@sha256:…`, or `sha256:…` of its configuration.
     pub image_id: String,
     /// Life-cycle.
     pub state: State,

@@ -1,23 +1,22 @@
 //! Imports archives: OCI layouts, docker-archives, and root file systems, each in a tar that may be compressed.
 
-use super::unpack::{Counted, digest_text, invalid, unpack};
-use super::{ImageConfig, ImageRecord, Images, hex, is_digest, key, layout};
-use crate::images::reference::Reference;
+use super::document::{Descriptor, Document, architecture, choose, is_for_us};
+use super::reference::Reference;
+use super::unpack::{Counted, invalid};
+use super::workshop::{Found, Layer, Origin, Workshop, plain};
+use super::{Images, hex, is_digest, key};
 use crate::{Image, RuntimeError};
 use serde::Deserialize;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
 /// The largest JSON document of an archive that is read.
 const DOCUMENT_MAX: u64 = 16 << 20;
 /// How deep indexes may lie in indexes.
 const DEPTH_MAX: u32 = 4;
-/// How many layers one image may have, as Docker; overlayfs takes up to 500.
-const LAYERS_MAX: usize = 127;
 
 /// Imports every image of an archive.
 pub(super) fn import(
@@ -34,29 +33,7 @@ pub(super) fn import(
     let _importing = images.lock("import.lock").map_err(failed)?;
     let work = Workshop::open(images).map_err(failed)?;
     let found = work.read(archive, name.as_ref()).map_err(failed)?;
-    work.publish(&found).map_err(failed)
-}
-
-/// The uncompressed bytes of a file.
-fn plain(path: &Path) -> io::Result<Box<dyn Read>> {
-    let mut file = File::open(path)?;
-    let mut magic = [0; 4];
-    let mut length = 0;
-    while length < magic.len() {
-        match file.read(&mut magic[length..])? {
-            0 => break,
-            more => length += more,
-        }
-    }
-    file.rewind()?;
-    let file = BufReader::with_capacity(256 * 1024, file);
-    Ok(match magic {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(file)),
-        [0x28, 0xb5, 0x2f, 0xfd] => {
-            Box::new(ruzstd::decoding::StreamingDecoder::new(file).map_err(io::Error::other)?)
-        }
-        _ => Box::new(file),
-    })
+    work.publish(&found, Origin::Brought).map_err(failed)
 }
 
 enum Kind {
@@ -78,50 +55,6 @@ fn kind(archive: &Path) -> io::Result<Kind> {
     Ok(kind.unwrap_or(Kind::RootFileSystem))
 }
 
-/// An image ready to be published.
-struct Found {
-    record: ImageRecord,
-    names: BTreeSet<String>,
-}
-
-/// An import under way: everything in its directory goes when it does.
-struct Workshop<'a> {
-    images: &'a Images,
-    directory: PathBuf,
-}
-
-impl Drop for Workshop<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.directory) {
-            tracing::warn!(directory = %self.directory.display(), %error, "clean up after an import");
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct Descriptor {
-    digest: String,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-    platform: Option<Platform>,
-}
-
-#[derive(Deserialize)]
-struct Platform {
-    architecture: String,
-    os: String,
-}
-
-/// An OCI index or manifest.
-#[derive(Deserialize)]
-struct Document {
-    #[serde(default)]
-    manifests: Vec<Descriptor>,
-    config: Option<Descriptor>,
-    #[serde(default)]
-    layers: Vec<Descriptor>,
-}
-
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct DockerManifest {
@@ -132,31 +65,7 @@ struct DockerManifest {
     layers: Vec<String>,
 }
 
-#[derive(Deserialize)]
-struct ConfigDocument {
-    #[serde(default)]
-    config: Option<ImageConfig>,
-    rootfs: RootFs,
-}
-
-#[derive(Deserialize)]
-struct RootFs {
-    diff_ids: Vec<String>,
-}
-
-impl<'a> Workshop<'a> {
-    /// To be called with the import lock held: whatever lies in `tmp` is of an import that died.
-    fn open(images: &'a Images) -> io::Result<Self> {
-        let directory = images.root.join("tmp");
-        fs::remove_dir_all(&directory).or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        })?;
-        fs::create_dir_all(directory.join("files"))?;
-        fs::create_dir_all(directory.join("layers"))?;
-        Ok(Workshop { images, directory })
-    }
-
+impl Workshop<'_> {
     fn read(&self, archive: &Path, name: Option<&Reference>) -> io::Result<Vec<Found>> {
         match kind(archive)? {
             Kind::RootFileSystem => {
@@ -212,13 +121,13 @@ impl<'a> Workshop<'a> {
     fn oci(&self, files: &Files, name: Option<&Reference>) -> io::Result<Vec<Found>> {
         let index: Document = serde_json::from_slice(&files.document("index.json")?)?;
         let mut found = Vec::new();
-        let several = index.manifests.iter().filter(|descriptor| for_us(descriptor)).count() > 1;
+        let several = index.manifests.iter().filter(|descriptor| is_for_us(descriptor)).count() > 1;
         if several && name.is_some() {
             return Err(invalid(
                 "the archive holds several images, which cannot all have one name",
             ));
         }
-        for descriptor in index.manifests.iter().filter(|descriptor| for_us(descriptor)) {
+        for descriptor in index.manifests.iter().filter(|descriptor| is_for_us(descriptor)) {
             let names = oci_names(descriptor, name)?;
             let manifest = files.manifest(&descriptor.digest, 0)?;
             let config =
@@ -226,7 +135,7 @@ impl<'a> Workshop<'a> {
             let config = files.blob_document(&config.digest)?;
             let mut layers = Vec::new();
             for layer in &manifest.layers {
-                layers.push(files.blob(&layer.digest)?);
+                layers.push(layer_at(files.blob(&layer.digest)?)?);
             }
             found.push(self.image(&config, &layers, names)?);
         }
@@ -256,110 +165,11 @@ impl<'a> Workshop<'a> {
                 return Err(invalid("the archive does not name its image; give it a name"));
             }
             let config = files.document(&manifest.config)?;
-            let layers: io::Result<Vec<&Path>> =
-                manifest.layers.iter().map(|layer| files.path(layer)).collect();
+            let layers: io::Result<Vec<Layer>> =
+                manifest.layers.iter().map(|layer| layer_at(files.path(layer)?)).collect();
             found.push(self.image(&config, &layers?, names)?);
         }
         if found.is_empty() { Err(invalid("manifest.json lists no image")) } else { Ok(found) }
-    }
-
-    fn image(&self, config: &[u8], layers: &[&Path], names: BTreeSet<String>) -> io::Result<Found> {
-        let document: ConfigDocument = serde_json::from_slice(config)?;
-        if document.rootfs.diff_ids.len() != layers.len() {
-            return Err(invalid(format!(
-                "{} layers but {} diff_ids",
-                layers.len(),
-                document.rootfs.diff_ids.len()
-            )));
-        }
-        if layers.len() > LAYERS_MAX {
-            return Err(invalid(format!("more than {LAYERS_MAX} layers")));
-        }
-        let mut size_bytes = 0;
-        for (layer, diff_id) in layers.iter().zip(&document.rootfs.diff_ids) {
-            if !is_digest(diff_id) {
-                return Err(invalid(format!("{diff_id} is no digest")));
-            }
-            size_bytes += fs::metadata(layer)?.len();
-            if !self.images.is_present(diff_id)? && !self.layer(diff_id).exists() {
-                self.unpack(layer, Some(diff_id))?;
-            }
-        }
-        self.found(config, size_bytes, names)
-    }
-
-    fn found(&self, config: &[u8], size_bytes: u64, names: BTreeSet<String>) -> io::Result<Found> {
-        let document: ConfigDocument = serde_json::from_slice(config)?;
-        let record = ImageRecord {
-            version: layout::RECORD_VERSION,
-            id: digest_text(&Sha256::digest(config)),
-            diff_ids: document.rootfs.diff_ids,
-            size_bytes,
-            config: document.config.unwrap_or_default(),
-        };
-        Ok(Found { record, names })
-    }
-
-    fn layer(&self, diff_id: &str) -> PathBuf {
-        self.directory.join("layers").join(hex(diff_id))
-    }
-
-    /// Unpacks a layer, and verifies its digest if it is known. Returns digest and size.
-    fn unpack(&self, tar: &Path, expected: Option<&str>) -> io::Result<(String, u64)> {
-        let place = self.directory.join("layer");
-        fs::create_dir(&place)?;
-        let (diff_id, size) = unpack(plain(tar)?, &place)?;
-        if let Some(expected) = expected.filter(|expected| *expected != diff_id) {
-            return Err(invalid(format!("layer {expected} has the digest {diff_id}")));
-        }
-        fs::rename(place, self.layer(&diff_id))?;
-        Ok((diff_id, size))
-    }
-
-    /// Makes everything visible at once.
-    fn publish(&self, found: &[Found]) -> io::Result<Vec<Image>> {
-        // Layers first reach the disk, then their names: what is visible is whole, also after a power failure.
-        rustix::fs::syncfs(File::open(&self.directory)?)?;
-        let _lock = self.images.lock("lock")?;
-        for diff_id in found.iter().flat_map(|found| &found.record.diff_ids) {
-            let (from, to) = (self.layer(diff_id), self.images.layer_path(diff_id));
-            if from.exists() {
-                // What lies there is not of any image (else it had not been unpacked again), but perhaps in use by a container.
-                if to.exists() { fs::remove_dir_all(from)? } else { fs::rename(from, to)? }
-            } else if !to.exists() {
-                return Err(io::Error::other(
-                    "a layer that was present has been removed meanwhile; try again",
-                ));
-            }
-        }
-        let mut index = self.images.index()?;
-        index.version = layout::RECORD_VERSION;
-        let mut displaced = BTreeSet::new();
-        for Found { record, names } in found {
-            layout::write(&self.images.image_path(&record.id), record)?;
-            for name in names {
-                displaced.extend(index.names.insert(name.clone(), record.id.clone()));
-            }
-        }
-        self.images.write_index(&index)?;
-        for id in displaced.iter().filter(|id| !index.names.values().any(|known| known == *id)) {
-            fs::remove_file(self.images.image_path(id))?;
-        }
-        self.images.collect_layers()?;
-        Ok(found.iter().map(|found| super::image(found.record.clone(), &index)).collect())
-    }
-}
-
-impl Images {
-    /// Whether a layer is there in full, as part of an image. One that no image owns may have been cut short by a crash.
-    fn is_present(&self, diff_id: &str) -> io::Result<bool> {
-        for entry in fs::read_dir(self.root.join("images"))? {
-            let record: Option<ImageRecord> = layout::read(&entry?.path())?;
-            if record.is_some_and(|record| record.diff_ids.iter().any(|known| known == diff_id)) {
-                return Ok(self.layer_path(diff_id).exists());
-            }
-        }
-        Ok(false)
     }
 }
 
@@ -407,28 +217,14 @@ impl Files {
         if depth >= DEPTH_MAX {
             return Err(invalid("indexes within indexes within indexes"));
         }
-        let ours = document.manifests.iter().find(|descriptor| for_us(descriptor));
+        let ours = choose(&document.manifests);
         let ours = ours.ok_or_else(|| invalid(format!("no image for linux/{}", architecture())))?;
         self.manifest(&ours.digest, depth + 1)
     }
 }
 
-/// Whether a manifest is for this machine. One that says nothing is.
-fn for_us(descriptor: &Descriptor) -> bool {
-    descriptor
-        .platform
-        .as_ref()
-        .is_none_or(|platform| platform.os == "linux" && platform.architecture == architecture())
-}
-
-/// This machine's architecture in Go's words.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "powerpc64" => "ppc64le",
-        other => other,
-    }
+fn layer_at(file: &Path) -> io::Result<Layer> {
+    Ok(Layer { file: file.to_owned(), size_bytes: fs::metadata(file)?.len() })
 }
 
 /// The names of an image of an OCI archive: its tag, and its repository with the manifest's digest.

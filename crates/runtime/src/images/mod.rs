@@ -5,34 +5,43 @@
 //!        images/HEX.json         one image: configuration, layers, size
 //!        layers/HEX/             one layer, by the digest of its uncompressed tar, as overlayfs wants it
 //!        pins/CONTAINER.json     layers in use by a container
-//!        tmp/                    an import under way
+//!        downloads/              layers that are being fetched, or wait to be unpacked
+//!        tmp/                    layers that are being unpacked
 //!        lock  import.lock
 //! ```
 //!
 //! Several processes may share a store. `lock` is held for moments, around every change of what is visible; `import.lock` for
-//! the length of an import, which works in `tmp` until everything is unpacked and verified.
+//! the length of an import, or the unpacking of a pull, which works in `tmp` until everything is unpacked and verified.
 
 mod archive;
+mod document;
+pub mod pull;
 pub mod reference;
+pub mod registries;
 mod unpack;
+mod workshop;
+mod zstd;
 
 use crate::layout;
 use crate::{Image, ImageStore, PullError, RuntimeError};
 use async_trait::async_trait;
 use nix::fcntl::{Flock, FlockArg};
 use reference::Reference;
+use registries::{Keyring, Registries};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use workshop::Origin;
 
 /// The images of one directory.
 #[derive(Debug, Clone)]
 pub struct Images {
     root: Arc<PathBuf>,
     boot_id: Arc<String>,
+    registries: Arc<Registries>,
 }
 
 /// What a container needs of an image.
@@ -115,6 +124,19 @@ struct Index {
     version: u32,
     /// Normalised name to image id.
     names: BTreeMap<String, String>,
+    /// Those names that were pulled for a pod; somebody brought the others.
+    #[serde(default)]
+    pulled: BTreeSet<String>,
+}
+
+impl Index {
+    /// Remembers how an image came here under a name.
+    fn note(&mut self, name: &str, origin: Origin) {
+        match origin {
+            Origin::Brought => self.pulled.remove(name),
+            Origin::PulledForAPod => self.pulled.insert(name.to_owned()),
+        };
+    }
 }
 
 /// `pins/CONTAINER.json`.
@@ -133,11 +155,17 @@ impl Images {
     /// Opens a store, making it if need be.
     pub fn open(directory: &Path) -> Result<Self, RuntimeError> {
         let failed = other("open the image store");
-        for part in ["images", "layers", "pins", "tmp"] {
+        for part in ["images", "layers", "pins", "downloads", "tmp"] {
             fs::create_dir_all(directory.join(part)).map_err(&failed)?;
         }
         let root = Arc::new(directory.canonicalize().map_err(&failed)?);
-        Ok(Images { root, boot_id: Arc::new(layout::boot_id().map_err(&failed)?) })
+        let boot_id = Arc::new(layout::boot_id().map_err(&failed)?);
+        Ok(Images { root, boot_id, registries: Arc::default() })
+    }
+
+    /// The same store, pulling as `registries` says.
+    pub fn with_registries(self, registries: Registries) -> Self {
+        Images { registries: Arc::new(registries), ..self }
     }
 
     fn image_path(&self, id: &str) -> PathBuf {
@@ -257,6 +285,41 @@ impl Images {
         Ok(images)
     }
 
+    /// Names the image that the first (exact) name stands for with the second one as well; `None` if it is absent.
+    fn name_again(
+        &self,
+        (exact, name): (String, String),
+        origin: Origin,
+    ) -> Result<Option<Image>, RuntimeError> {
+        let failed = other("name an image");
+        let _lock = self.lock("lock").map_err(&failed)?;
+        let mut index = self.index().map_err(&failed)?;
+        let Some(id) = index.names.get(&exact).cloned() else { return Ok(None) };
+        let Some(record) = self.record(&id).map_err(&failed)? else { return Ok(None) };
+        index.names.insert(name.clone(), id.clone());
+        index.note(&name, origin);
+        if origin == Origin::Brought {
+            index.note(&exact, origin);
+        }
+        self.write_index(&index).map_err(&failed)?;
+        self.drop_unnamed(&index).map_err(&failed)?;
+        Ok(Some(image(record, &index)))
+    }
+
+    /// Removes images that no name stands for, and their layers. To be called with the lock held.
+    fn drop_unnamed(&self, index: &Index) -> io::Result<()> {
+        let named: BTreeSet<PathBuf> = index.names.values().map(|id| self.image_path(id)).collect();
+        let mut dropped = false;
+        for entry in fs::read_dir(self.root.join("images"))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|kind| kind == "json") && !named.contains(&path) {
+                fs::remove_file(path)?;
+                dropped = true;
+            }
+        }
+        if dropped { self.collect_layers() } else { Ok(()) }
+    }
+
     fn remove_now(&self, reference: &str) -> Result<(), RuntimeError> {
         let failed = other("remove an image");
         let _lock = self.lock("lock").map_err(&failed)?;
@@ -276,6 +339,7 @@ impl Images {
         if !index.names.iter().any(|(name, known)| *known == id && !name.contains('@')) {
             index.names.retain(|_, known| *known != id);
         }
+        index.pulled.retain(|name| index.names.contains_key(name));
         self.write_index(&index).map_err(&failed)?;
         if !index.names.values().any(|known| *known == id) {
             fs::remove_file(self.image_path(&id)).map_err(&failed)?;
@@ -303,14 +367,21 @@ fn key(name: &Reference) -> String {
     }
 }
 
+/// The same of a name as people write it.
+pub(crate) fn key_of(reference: &str) -> Option<String> {
+    Reference::parse(reference).ok().map(|name| key(&name))
+}
+
 fn image(record: ImageRecord, index: &Index) -> Image {
-    let names = index
+    let names: Vec<String> = index
         .names
         .iter()
         .filter(|(_, id)| **id == record.id)
         .map(|(name, _)| name.clone())
         .collect();
-    Image { names, size_bytes: record.size_bytes, user: record.config.user, id: record.id }
+    let pulled = names.iter().filter(|name| index.pulled.contains(*name)).cloned().collect();
+    let (size_bytes, user) = (record.size_bytes, record.config.user);
+    Image { id: record.id, names, pulled, size_bytes, user }
 }
 
 async fn blocking<T: Send + 'static>(
@@ -343,13 +414,8 @@ impl ImageStore for Images {
         blocking(move || images.remove_now(&reference)).await
     }
 
-    async fn pull(&self, reference: &str) -> Result<Image, PullError> {
-        let name = Reference::parse(reference)
-            .map_err(|error| PullError::InvalidName(error.to_string()))?;
-        Err(PullError::Failed(format!(
-            "failed to pull and unpack image \"{name}\": pulling from registries is not available in this version; \
-             import it with `abide image import`"
-        )))
+    async fn pull(&self, reference: &str, keyring: &Keyring) -> Result<Image, PullError> {
+        self.pull_as(reference, keyring, Origin::PulledForAPod, &()).await
     }
 }
 
@@ -384,19 +450,5 @@ mod tests {
         let config: ImageConfig =
             serde_json::from_str(r#"{"Cmd":null,"User":null,"Env":["A=1"],"Labels":{}}"#).unwrap();
         assert_eq!(config, ImageConfig { env: vec!["A=1".into()], ..ImageConfig::default() });
-    }
-
-    #[tokio::test]
-    async fn pulling_says_what_to_do_instead() {
-        let dir = tempfile::tempdir().unwrap();
-        let images = Images::open(dir.path()).unwrap();
-        let error = images.pull("nginx").await.unwrap_err().to_string();
-        assert!(
-            error.starts_with(
-                "failed to pull and unpack image \"docker.io/library/nginx:latest\": "
-            ),
-            "{error}"
-        );
-        assert!(matches!(images.pull("Not A Name").await, Err(PullError::InvalidName(_))));
     }
 }

@@ -35,6 +35,11 @@ impl Reference {
     pub fn parse(name: &str) -> Result<Self, InvalidReference> {
         read(name).map_err(|reason| InvalidReference { name: name.to_owned(), reason })
     }
+
+    /// Domain and path: `docker.io/library/nginx`.
+    pub fn repository(&self) -> String {
+        format!("{}/{}", self.domain, self.path)
+    }
 }
 
 const INVALID: &str = "invalid reference format";

@@ -146,6 +146,7 @@ fn spawn(arguments: &Arguments, data_dir: &Path, kubeconfig: &Path) -> Result<Pi
     for image in &arguments.cluster.images {
         command.arg("--image").arg(image);
     }
+    command.args(arguments.cluster.registries.flags());
     command.arg("--simulated-nodes").arg(arguments.cluster.simulated_nodes.to_string());
     let child = command
         .env("NOTIFY_SOCKET", &notify_path)

@@ -8,6 +8,7 @@
 pub(crate) mod init;
 pub(crate) mod reaper;
 
+use crate::cli::pulling::Registries;
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -36,6 +37,8 @@ pub(crate) struct Cluster {
     /// An image store that runs share, so that unpacking happens once.
     #[arg(long, value_name = "DIR")]
     image_store: Option<PathBuf>,
+    #[command(flatten)]
+    registries: Registries,
     /// Nodes whose pods become Ready without a container (scale tests), instead of the real one.
     #[arg(long, value_name = "N", default_value_t = 0)]
     simulated_nodes: u32,
@@ -60,6 +63,7 @@ impl Cluster {
             *path =
                 std::path::absolute(&*path).with_context(|| format!("find {}", path.display()))?;
         }
+        self.registries = self.registries.absolute()?;
         for image in &self.images {
             std::fs::metadata(image)
                 .with_context(|| format!("read image archive {}", image.display()))?;
@@ -80,6 +84,7 @@ impl Cluster {
         for (flag, path) in self.images.iter().map(|path| ("--image", path)).chain(given) {
             flags.extend([flag.into(), path.into()]);
         }
+        flags.extend(self.registries.flags());
         flags.extend(["--simulated-nodes".into(), self.simulated_nodes.to_string().into()]);
         flags
     }

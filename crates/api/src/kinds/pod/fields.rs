@@ -51,7 +51,6 @@ macro_rules! pod_rows {
             &rows!(StoredOnly "pods have IPC namespaces of their own": concat!($spec, ".hostIPC")),
             &rows!(StoredOnly "no user namespaces of their own yet": concat!($spec, ".hostUsers")),
             &rows!(StoredOnly "the host name is the short name": concat!($spec, ".setHostnameAsFQDN"), concat!($spec, ".hostnameOverride")),
-            &rows!(StoredOnly "registries are asked without credentials": concat!($spec, ".imagePullSecrets")),
             &rows!(StoredOnly "no token is mounted": concat!($spec, ".automountServiceAccountToken")),
             &rows!(StoredOnly "no ephemeral containers yet": concat!($spec, ".ephemeralContainers")),
             &rows!(StoredOnly "no dynamic resource allocation": concat!($spec, ".resourceClaims")),
