@@ -1,9 +1,9 @@
 //! Layers: tars that images are made of.
 
-use super::recipes::{Content, File};
+use super::recipes::{Content, Recipe};
 use super::{folder, hex};
 use crate::{step, system};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,10 @@ fn debian(content: &Content, tar: &Path) -> Result<()> {
         command.arg(format!("--customize-hook={line}"));
     }
     command.arg(format!("--include={}", packages.join(",")));
-    step(command.arg("bookworm").arg(tar))
+    // Not shown: the line is longer than a screen, and two run at the same time.
+    let status = command.arg("bookworm").arg(tar).status().context("start mmdebstrap")?;
+    ensure!(status.success(), "mmdebstrap, for the image layer {key}: {status}");
+    Ok(())
 }
 
 fn busybox(tar: &Path) -> Result<()> {
@@ -81,11 +84,11 @@ fn busybox(tar: &Path) -> Result<()> {
     pack(folder.path(), &["."], tar)
 }
 
-/// Makes the layer that holds an image's own files, executable.
-pub(super) fn of_files(files: &[File], tar: &Path) -> Result<()> {
+/// Makes the layer that holds an image's own files, executable, and folders.
+pub(super) fn of_recipe(recipe: &Recipe, tar: &Path) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut paths = Vec::new();
-    for file in files {
+    for file in recipe.files {
         let path = folder.path().join(file.path);
         std::fs::create_dir_all(path.parent().context("a file lies in a folder")?)?;
         std::fs::write(&path, file.text)?;
@@ -93,7 +96,21 @@ pub(super) fn of_files(files: &[File], tar: &Path) -> Result<()> {
         paths.push(file.path);
     }
     // The files alone: a folder would change the owner and mode of the one below.
-    pack(folder.path(), &paths, tar)
+    pack(folder.path(), &paths, tar)?;
+    for (path, mode) in recipe.folders {
+        std::fs::create_dir_all(folder.path().join(path))?;
+        step(
+            Command::new("tar")
+                .args(["--owner=999", "--group=999", "--mtime=@0", "--no-recursion"])
+                .arg(format!("--mode={mode:o}"))
+                .arg("-C")
+                .arg(folder.path())
+                .arg("-rf")
+                .arg(tar)
+                .arg(path),
+        )?;
+    }
+    Ok(())
 }
 
 fn pack(folder: &Path, paths: &[&str], tar: &Path) -> Result<()> {

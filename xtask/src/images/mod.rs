@@ -108,7 +108,7 @@ fn image(recipe: &Recipe) -> Result<PathBuf> {
     let mut tars = vec![layers::path(&recipe.content)];
     let files = tempfile::NamedTempFile::new_in(folder())?;
     if !recipe.files.is_empty() {
-        layers::of_files(recipe.files, files.path())?;
+        layers::of_recipe(recipe, files.path())?;
         tars.push(files.path().to_path_buf());
     }
     eprintln!("image {}: packing", recipe.name);

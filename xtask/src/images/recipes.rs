@@ -9,6 +9,8 @@ pub(super) struct Recipe {
     pub(super) content: Content,
     /// What lies above, executable: entry points.
     pub(super) files: &'static [File],
+    /// Folders above, of the user 999 and with this mode. For what is below `/run`, which no layer of packages has.
+    pub(super) folders: &'static [(&'static str, u32)],
     /// A folder of programs before the usual ones.
     pub(super) programs: Option<&'static str>,
     /// Environment, besides `PATH`.
@@ -54,6 +56,7 @@ const PLAIN: Recipe = Recipe {
     name: "",
     content: Content::Busybox,
     files: &[],
+    folders: &[],
     programs: None,
     env: &[],
     entrypoint: &[],
@@ -115,12 +118,12 @@ const POSTGRES: Recipe = Recipe {
         customize: &[
             "rm -rf \"$1\"/var/lib/postgresql/15 \"$1\"/etc/postgresql/15",
             "mkdir -p \"$1\"/docker-entrypoint-initdb.d \"$1\"/var/lib/postgresql/data",
-            "chown 999:999 \"$1\"/var/lib/postgresql/data \"$1\"/var/run/postgresql",
-            "chmod 1777 \"$1\"/var/lib/postgresql/data && chmod 3777 \"$1\"/var/run/postgresql",
+            "chown 999:999 \"$1\"/var/lib/postgresql/data && chmod 1777 \"$1\"/var/lib/postgresql/data",
             "sed -i \"s/^#*listen_addresses = .*/listen_addresses = '*'/\" \"$1\"/usr/share/postgresql/15/postgresql.conf.sample",
         ],
     },
     files: &[SETTINGS, File { path: ENTRYPOINT, text: include_str!("entrypoints/postgres.sh") }],
+    folders: &[("run/postgresql", 0o3777)],
     programs: Some("/usr/lib/postgresql/15/bin"),
     env: &[("LANG", "C.UTF-8"), ("PGDATA", "/var/lib/postgresql/data")],
     entrypoint: &["docker-entrypoint.sh"],
@@ -137,13 +140,14 @@ const MARIADB: Recipe = Recipe {
         user: Some(("mysql", "/var/lib/mysql")),
         without: &["/usr/share/mysql/mysql-test/*"],
         customize: &[
-            "mkdir -p \"$1\"/docker-entrypoint-initdb.d \"$1\"/var/lib/mysql \"$1\"/run/mysqld",
-            "chown 999:999 \"$1\"/var/lib/mysql \"$1\"/run/mysqld && chmod 1777 \"$1\"/var/lib/mysql \"$1\"/run/mysqld",
+            "mkdir -p \"$1\"/docker-entrypoint-initdb.d \"$1\"/var/lib/mysql",
+            "chown 999:999 \"$1\"/var/lib/mysql && chmod 1777 \"$1\"/var/lib/mysql",
             "printf '[mariadbd]\\ndatadir=/var/lib/mysql\\nsocket=/run/mysqld/mysqld.sock\\npid-file=/run/mysqld/mysqld.pid\\nbind-address=*\\nskip-name-resolve\\nskip-host-cache\\n' > \"$1\"/etc/mysql/mariadb.conf.d/05-container.cnf",
             "ln -sf mariadbd \"$1\"/usr/sbin/mysqld",
         ],
     },
     files: &[SETTINGS, File { path: ENTRYPOINT, text: include_str!("entrypoints/mariadb.sh") }],
+    folders: &[("run/mysqld", 0o1777)],
     env: &[("LANG", "C.UTF-8")],
     entrypoint: &["docker-entrypoint.sh"],
     cmd: &["mariadbd"],

@@ -14,6 +14,10 @@ if [ "$(id -u)" = 0 ]; then
     as postgres "$0" "$@"
 fi
 
+mkdir -p "$PGDATA"
+# At each start: a group that the pod gives its volumes (fsGroup) may have opened the folder, which the server refuses.
+chmod 00700 "$PGDATA" || true
+
 # query DATABASE: runs the SQL of its input.
 query() {
     psql --no-psqlrc --no-password --quiet -v ON_ERROR_STOP=1 -U "$POSTGRES_USER" -d "$1" "${@:2}"
@@ -22,8 +26,7 @@ query() {
 make_cluster() {
     local -a arguments=()
     read -ra arguments <<<"$POSTGRES_INITDB_ARGS"
-    [ -z "$POSTGRES_PASSWORD" ] || arguments+=(--pwfile=<(echo "$POSTGRES_PASSWORD"))
-    initdb -D "$PGDATA" -U "$POSTGRES_USER" "${arguments[@]}"
+    initdb -D "$PGDATA" -U "$POSTGRES_USER" --pwfile=<(echo "$POSTGRES_PASSWORD") "${arguments[@]}"
     printf '\nhost all all all %s\n' "${POSTGRES_HOST_AUTH_METHOD:-scram-sha-256}" >>"$PGDATA/pg_hba.conf"
 }
 
@@ -47,8 +50,6 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
     setting POSTGRES_INITDB_ARGS
     [ -n "$POSTGRES_PASSWORD" ] || [ "$POSTGRES_HOST_AUTH_METHOD" = trust ] ||
         fail "POSTGRES_PASSWORD is needed to initialise a database (or POSTGRES_HOST_AUTH_METHOD=trust)"
-    mkdir -p "$PGDATA"
-    chmod 700 "$PGDATA" || true
     make_cluster
     export PGPASSWORD=$POSTGRES_PASSWORD
     # Nobody from outside may come in before everything is there.
