@@ -1,0 +1,12 @@
+//! F: whole applications, from the manifests of `examples/`.
+
+mod etcd;
+mod mysql;
+mod postgres;
+mod queues;
+mod redis;
+
+/// The folder of an example.
+fn example(name: &str) -> String {
+    format!("{}/../examples/{name}", env!("CARGO_MANIFEST_DIR"))
+}
