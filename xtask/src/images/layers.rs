@@ -35,7 +35,24 @@ pub(super) fn make(content: &Content) -> Result<()> {
         Content::Debian { .. } => debian(content, &unfinished)?,
         Content::Busybox => busybox(&unfinished)?,
     }
-    std::fs::rename(&unfinished, &tar).with_context(|| format!("keep {}", tar.display()))
+    std::fs::rename(&unfinished, &tar).with_context(|| format!("keep {}", tar.display()))?;
+    forget_older(content, &tar)
+}
+
+/// Removes the layers that earlier recipes of the same content made.
+fn forget_older(content: &Content, tar: &Path) -> Result<()> {
+    let Content::Debian { key, .. } = content else { return Ok(()) };
+    for entry in std::fs::read_dir(folder())? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let same = name
+            .strip_prefix(&format!("layer-{key}-"))
+            .is_some_and(|rest| rest.len() == "0123456789ab.tar".len() && rest.ends_with(".tar"));
+        if same && entry.path() != tar {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn debian(content: &Content, tar: &Path) -> Result<()> {

@@ -64,8 +64,9 @@ fn make_layers(contents: impl Iterator<Item = Content>) -> Result<()> {
             missing.push(content);
         }
     }
-    let queue = std::sync::Mutex::new(missing);
-    let next = || queue.lock().map(|mut queue| queue.pop()).unwrap_or(None);
+    // In the order asked for: who wants the largest first says so.
+    let queue = std::sync::Mutex::new(missing.into_iter());
+    let next = || queue.lock().map(|mut queue| queue.next()).unwrap_or(None);
     let work = || -> Result<()> {
         while let Some(content) = next() {
             layers::make(&content)?;
