@@ -1,5 +1,6 @@
 //! F: whole applications, from the manifests of `examples/`.
 
+mod entry_points;
 mod etcd;
 mod mysql;
 mod postgres;

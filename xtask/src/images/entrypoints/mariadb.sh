@@ -41,6 +41,8 @@ accounts() {
     local password host user_password
     password=$(quoted "$ROOT_PASSWORD")
     host=$(quoted "$ROOT_HOST")
+    # The installation has made nameless users and a root of each of this host's addresses, without passwords.
+    echo "DELETE FROM mysql.global_priv WHERE User = '' OR User = 'root' AND Host <> 'localhost'; FLUSH PRIVILEGES;"
     if [ "$ROOT_HOST" != localhost ]; then
         echo "CREATE USER root@$host IDENTIFIED BY $password; GRANT ALL ON *.* TO root@$host WITH GRANT OPTION;"
     fi
