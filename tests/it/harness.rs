@@ -202,6 +202,15 @@ impl Cluster {
         Beside { child, file }
     }
 
+    /// The port of this machine on which a `kubectl port-forward` listens, once it does.
+    pub(crate) fn forwarded(&self, forward: &Beside) -> u16 {
+        let port = self.until(&format!("cat {}", forward.file.path().display()), |text| {
+            text.contains("Forwarding from 127.0.0.1:")
+        });
+        let port = port.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next());
+        port.unwrap().parse().unwrap()
+    }
+
     /// For messages of failed tests.
     fn overview(&self) -> String {
         let output = self.try_sh("kubectl get sts,pods,pvc,pv,svc -o wide; kubectl get events | tail -n 15; kubectl get pods -o yaml | grep -A12 ' status:' | tail -n 40");

@@ -5,6 +5,7 @@
 
 mod applications;
 mod apply;
+mod backup;
 mod batch;
 mod clusters;
 mod deployments;
@@ -16,5 +17,6 @@ mod names;
 mod pods;
 mod sample_statefulset;
 mod storage;
+mod streams;
 mod survival;
 mod updates;

@@ -154,12 +154,14 @@ kubectl get pods -o jsonpath='{range .items[*]}{.metadata.creationTimestamp} {.s
     },
 ];
 
-/// Measures the rows whose names contain `filter`.
+/// Measures the rows whose names contain `filter`: of a release build, or of the binary that `ABIDE_BINARY` names.
 pub(crate) fn run(filter: Option<&str>, runs: usize, debug: bool) -> Result<()> {
     system::need_root()?;
     system::install()?;
     images::build(&["busybox"])?;
-    let abide = if debug {
+    let abide = if let Some(path) = std::env::var_os("ABIDE_BINARY") {
+        path.into()
+    } else if debug {
         step(&mut cargo(&["build", "--workspace"]))?;
         target().join("debug/abide")
     } else {

@@ -1,4 +1,4 @@
-//! Logs, exec and attach: handed to the pod's node with the request's upgrade intact.
+//! Logs, exec, attach and port-forward: handed to the pod's node with the request's upgrade intact.
 
 use crate::ApiServer;
 use crate::request_info::{Query, ResourceRequest};
@@ -19,7 +19,6 @@ pub(crate) async fn forward(
 ) -> Result<Response<Body>, ApiError> {
     let kind = server.kind("", "v1", "pods").ok_or_else(ApiError::unknown_path)?;
     let pod = server.inner.registry.object(kind, &info.namespace, &info.name).await?;
-    let container = container(&pod, query.get("container"))?;
     let node = pod.str_at("/spec/nodeName");
     if node.is_empty() {
         return Err(ApiError::bad_request(format!(
@@ -35,7 +34,10 @@ pub(crate) async fn forward(
     let service = server.inner.nodes.connect(node).ok_or_else(|| {
         ApiError::internal(format!("error dialing backend: node {node:?} cannot be reached"))
     })?;
-    let container = if verb == "portForward" { String::new() } else { format!("/{container}") };
+    let container = match verb {
+        "portForward" => String::new(),
+        _ => format!("/{}", container(&pod, query.get("container"))?),
+    };
     let query = request.uri().query().map_or(String::new(), |query| format!("?{query}"));
     let uri = format!("/{verb}/{}/{}{container}{query}", info.namespace, info.name);
     *request.uri_mut() = uri.parse::<Uri>().map_err(ApiError::internal)?;

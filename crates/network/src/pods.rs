@@ -16,6 +16,9 @@ use tokio::sync::Mutex;
 /// The next hop of every pod: the host's side of its own veth.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
+/// How long a connection to a pod's own loopback may take.
+const DIAL: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Which address each pod has.
 #[derive(Debug, Default)]
 struct Leases {
@@ -127,6 +130,32 @@ impl RoutedPods {
 /// The host's side of a pod's veth.
 fn interface(address: Ipv4Addr) -> String {
     format!("ab{:08x}", u32::from(address))
+}
+
+/// Connects to a port of the loopback of another network namespace: of 127.0.0.1, or else of ::1.
+pub async fn dial_loopback(namespace: &Path, port: u16) -> std::io::Result<tokio::net::TcpStream> {
+    let namespace = File::open(namespace)?;
+    let (sender, dialled) = tokio::sync::oneshot::channel();
+    // A socket belongs to the namespace in which it was made; its thread, which entered it, serves nothing else.
+    std::thread::Builder::new().name("dial".to_owned()).spawn(move || {
+        let connected = setns(&namespace, CloneFlags::CLONE_NEWNET)
+            .map_err(std::io::Error::from)
+            .and_then(|()| connect_loopback(port));
+        // Whoever asked may have gone.
+        let _gone = sender.send(connected);
+    })?;
+    let stream = dialled.await.map_err(std::io::Error::other)??;
+    stream.set_nonblocking(true)?;
+    tokio::net::TcpStream::from_std(stream)
+}
+
+fn connect_loopback(port: u16) -> std::io::Result<std::net::TcpStream> {
+    use std::net::{Ipv6Addr, SocketAddr, TcpStream};
+    let address = |ip: IpAddr| SocketAddr::new(ip, port);
+    TcpStream::connect_timeout(&address(Ipv4Addr::LOCALHOST.into()), DIAL).or_else(|error| {
+        // The first error says more: few programs listen on ::1 alone.
+        TcpStream::connect_timeout(&address(Ipv6Addr::LOCALHOST.into()), DIAL).map_err(|_| error)
+    })
 }
 
 /// A connection to another namespace's configuration: its socket is opened on a thread that entered it.

@@ -387,7 +387,7 @@ impl ContainerRuntime for FakeRuntime {
         Ok(streams(&request, answer))
     }
 
-    async fn attach(&self, sandbox: &str, id: &str) -> Result<ExecIo, RuntimeError> {
+    async fn attach(&self, sandbox: &str, id: &str, stdin: bool) -> Result<ExecIo, RuntimeError> {
         let mut state = self.lock();
         let container = state.container(sandbox, id)?;
         if !matches!(container.status.state, ContainerState::Running { .. }) {
@@ -396,7 +396,7 @@ impl ContainerRuntime for FakeRuntime {
         let request = ExecRequest {
             command: Vec::new(),
             tty: container.config.tty,
-            stdin: container.config.stdin,
+            stdin: container.config.stdin && stdin,
         };
         Ok(streams(&request, ExecAnswer::default()))
     }

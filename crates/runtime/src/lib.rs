@@ -90,6 +90,9 @@ pub struct ContainerConfig {
     pub tty: bool,
     /// Keep standard input open (for attach).
     pub stdin: bool,
+    /// Close standard input when the first who attached to it ends it, or leaves.
+    #[serde(default)]
+    pub stdin_once: bool,
     /// The log file, in CRI's format; made with its directory.
     pub log_path: PathBuf,
     /// Free notes of the caller, given back by [`ContainerRuntime::list`].
@@ -289,8 +292,9 @@ pub trait ContainerRuntime: Send + Sync + fmt::Debug {
         id: &str,
         request: ExecRequest,
     ) -> Result<ExecIo, RuntimeError>;
-    /// Opens the standard streams of a running container's main process (`kubectl attach`).
-    async fn attach(&self, sandbox: &str, id: &str) -> Result<ExecIo, RuntimeError>;
+    /// Opens the standard streams of a running container's main process (`kubectl attach`): its output, and its input if
+    /// it has one and `stdin` asks for it.
+    async fn attach(&self, sandbox: &str, id: &str, stdin: bool) -> Result<ExecIo, RuntimeError>;
     /// One sandbox, now.
     async fn status(&self, id: &str) -> Result<SandboxStatus, RuntimeError>;
     /// The whole truth: every sandbox there is, also those that an earlier process made.

@@ -6,7 +6,7 @@
 mod history;
 mod log;
 
-pub use log::{Log, OpenError, Record, SqliteLog};
+pub use log::{Log, OpenError, Record, SqliteLog, back_up, check};
 
 use crate::{
     Change, Entry, Event, EventKind, Expect, Indexer, Listing, Page, Revision, Seen, Store,

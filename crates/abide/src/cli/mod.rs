@@ -1,5 +1,6 @@
 //! The command line. One file a command.
 
+mod backup;
 mod compatibility;
 mod image;
 mod run;
@@ -26,6 +27,10 @@ enum Command {
     /// The images that containers are made from.
     #[command(subcommand)]
     Image(image::Command),
+    /// Writes a cluster's state, its keys and, on request, its volumes into one file.
+    Backup(backup::Backup),
+    /// Makes a data directory from a backup.
+    Restore(backup::Restore),
     /// Prints the admin kubeconfig of a server on this machine.
     Kubeconfig {
         /// The server's data directory.
@@ -57,6 +62,8 @@ impl Cli {
             Command::Server(arguments) => arguments.run(),
             Command::Run(arguments) => arguments.run(),
             Command::Image(command) => command.run(),
+            Command::Backup(arguments) => arguments.run(),
+            Command::Restore(arguments) => arguments.run(),
             Command::Kubeconfig { data_dir } => print_kubeconfig(&data_dir),
             Command::Version => Ok(print(&format!(
                 "abide {}\nKubernetes API {}\n",

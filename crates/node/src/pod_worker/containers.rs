@@ -269,6 +269,7 @@ impl Worker {
             security: self.security(container),
             tty: container.tty == Some(true),
             stdin: container.stdin == Some(true),
+            stdin_once: container.stdin_once == Some(true),
             log_path: self.log_path(&container.name, attempt),
             labels: BTreeMap::new(),
         })

@@ -541,9 +541,9 @@ impl ContainerRuntime for EmbeddedRuntime {
         streams::exec(&self.inner.config.shim, &dir, id, request).await
     }
 
-    async fn attach(&self, sandbox: &str, id: &str) -> Result<ExecIo, RuntimeError> {
+    async fn attach(&self, sandbox: &str, id: &str, stdin: bool) -> Result<ExecIo, RuntimeError> {
         let dir = self.container(sandbox, id)?;
-        streams::attach(&dir, id).await
+        streams::attach(&dir, id, stdin).await
     }
 
     async fn status(&self, id: &str) -> Result<SandboxStatus, RuntimeError> {

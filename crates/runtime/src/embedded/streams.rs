@@ -241,7 +241,11 @@ impl AsyncWrite for Terminal {
 }
 
 /// Opens the streams of a container's main process, which its supervisor holds.
-pub(super) async fn attach(dir: &SandboxDir, container: &str) -> Result<ExecIo, RuntimeError> {
+pub(super) async fn attach(
+    dir: &SandboxDir,
+    container: &str,
+    input: bool,
+) -> Result<ExecIo, RuntimeError> {
     let not_running = |error: CallError| match error {
         CallError::Gone => RuntimeError::NotRunning(container.to_owned()),
         CallError::Refused(error) => error,
@@ -267,7 +271,7 @@ pub(super) async fn attach(dir: &SandboxDir, container: &str) -> Result<ExecIo, 
         tokio::spawn(forward_sizes(sizes, outgoing.clone()));
         sender
     });
-    let stdin = stdin.then(|| {
+    let stdin = (stdin && input).then(|| {
         let (ours, theirs) = tokio::io::duplex(BUFFER);
         tokio::spawn(forward_input(theirs, outgoing.clone()));
         Box::new(ours) as Box<dyn AsyncWrite + Send + Unpin>
@@ -336,9 +340,11 @@ async fn forward_sizes(mut sizes: mpsc::Receiver<(u16, u16)>, outgoing: mpsc::Se
 
 async fn forward_input(mut input: tokio::io::DuplexStream, outgoing: mpsc::Sender<Chunk>) {
     let mut buffer = vec![0; 16 * 1024];
-    while let Ok(length) = input.read(&mut buffer).await {
-        if length == 0 || outgoing.send(Chunk::Stdin(buffer[..length].to_vec())).await.is_err() {
+    while let Ok(length @ 1..) = input.read(&mut buffer).await {
+        if outgoing.send(Chunk::Stdin(buffer[..length].to_vec())).await.is_err() {
             return;
         }
     }
+    // The supervisor may have ended meanwhile.
+    let _ended = outgoing.send(Chunk::StdinEnd).await;
 }

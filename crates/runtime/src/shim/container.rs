@@ -35,6 +35,8 @@ pub(super) struct Container {
     pub(super) stdin: Option<File>,
     /// Bytes on their way to standard input.
     pub(super) stdin_pending: Vec<u8>,
+    /// Close standard input when nothing waits for it any more.
+    stdin_ending: bool,
     /// When it is killed, if it is being stopped.
     pub(super) deadline: Option<Instant>,
     dir: ContainerDir,
@@ -128,8 +130,19 @@ impl Container {
     /// Passes on to standard input as much as it takes now.
     pub(super) fn feed(&mut self) {
         let Some(stdin) = &mut self.stdin else { return self.stdin_pending.clear() };
+        if self.stdin_pending.is_empty() {
+            if self.stdin_ending {
+                self.stdin = None;
+            }
+            return;
+        }
         match stdin.write(&self.stdin_pending) {
-            Ok(length) => drop(self.stdin_pending.drain(..length)),
+            Ok(length) => {
+                drop(self.stdin_pending.drain(..length));
+                if self.stdin_pending.is_empty() && self.stdin_ending {
+                    self.stdin = None;
+                }
+            }
             Err(error)
                 if matches!(
                     error.kind(),
@@ -140,6 +153,13 @@ impl Container {
                 self.stdin_pending.clear();
             }
         }
+    }
+
+    /// Whoever was attached has ended the input, or has left: closes it, if it is for the first one only, once what waits
+    /// has been passed on.
+    pub(super) fn end_input(&mut self) {
+        self.stdin_ending = self.record.config.stdin_once;
+        self.feed();
     }
 
     /// Tells a terminal its size; without one nothing happens.
@@ -232,6 +252,7 @@ fn launch(
         outputs,
         stdin: streams.stdin.map(File::from),
         stdin_pending: Vec::new(),
+        stdin_ending: false,
         deadline: None,
         dir: dir.clone(),
         log,

@@ -140,6 +140,7 @@ pub(crate) enum Chunk {
     Stderr(Vec<u8>),
     Resize { columns: u16, rows: u16 },
     Exit(i32),
+    StdinEnd,
 }
 
 impl Chunk {
@@ -160,6 +161,7 @@ impl Chunk {
                 frame(3, &[columns.to_be_bytes(), rows.to_be_bytes()].concat())
             }
             Chunk::Exit(code) => frame(4, &code.to_be_bytes()),
+            Chunk::StdinEnd => frame(5, &[]),
         }
     }
 
@@ -181,6 +183,7 @@ impl Chunk {
                 rows: u16::from_be_bytes([c, d]),
             },
             (4, &[a, b, c, d]) => Chunk::Exit(i32::from_be_bytes([a, b, c, d])),
+            (5, []) => Chunk::StdinEnd,
             _ => return Err(invalid()),
         };
         buffer.drain(..5 + length);
@@ -211,6 +214,7 @@ mod tests {
             Chunk::Stderr(Vec::new()),
             Chunk::Resize { columns: 80, rows: 24 },
             Chunk::Exit(-1),
+            Chunk::StdinEnd,
         ];
         let mut buffer: Vec<u8> = chunks.iter().flat_map(Chunk::encode).collect();
         for chunk in chunks {

@@ -363,6 +363,7 @@ impl Supervisor {
                     container.feed();
                 }
                 Ok(Some(Chunk::Resize { columns, rows })) => container.resize(columns, rows),
+                Ok(Some(Chunk::StdinEnd)) => container.end_input(),
                 Ok(Some(_)) => {}
                 Ok(None) => return,
                 Err(_) => {

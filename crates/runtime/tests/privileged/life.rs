@@ -354,7 +354,7 @@ async fn attach_speaks_to_the_main_process() {
         world.config("main", "while read line; do echo got $line; [ $line = end ] && exit 4; done");
     config.stdin = true;
     let id = world.start("pod", &config).await;
-    let mut io = world.runtime.attach("pod", &id).await.unwrap();
+    let mut io = world.runtime.attach("pod", &id, true).await.unwrap();
     let stdin = io.stdin.as_mut().unwrap();
     stdin.write_all(b"one\nend\n").await.unwrap();
     let mut text = String::new();
@@ -367,7 +367,7 @@ async fn attach_speaks_to_the_main_process() {
     let mut config = world.config("terminal", "stty size; read x; stty size; exit 6");
     (config.stdin, config.tty) = (true, true);
     let id = world.start("pod", &config).await;
-    let mut io = world.runtime.attach("pod", &id).await.unwrap();
+    let mut io = world.runtime.attach("pod", &id, true).await.unwrap();
     io.resize.as_ref().unwrap().send((120, 40)).await.unwrap();
     // Sizes and input take the same way, in order, but two tasks: the input follows when the size has left.
     while io.resize.as_ref().unwrap().capacity() < io.resize.as_ref().unwrap().max_capacity() {
@@ -378,6 +378,24 @@ async fn attach_speaks_to_the_main_process() {
     assert_eq!(io.exit.await.unwrap(), 6);
     ended(&world.runtime, "pod", &id).await;
     assert!(log_text(&config.log_path).contains("40 120"), "{}", log_text(&config.log_path));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn input_for_the_first_who_attaches_ends_with_it() {
+    let world = World::new().await;
+    world.sandbox("pod").await;
+    let mut config = world.config("main", "cat; exit 5");
+    (config.stdin, config.stdin_once) = (true, true);
+    let id = world.start("pod", &config).await;
+    // Who only listens does not end it.
+    drop(world.runtime.attach("pod", &id, false).await.unwrap());
+    let mut io = world.runtime.attach("pod", &id, true).await.unwrap();
+    io.stdin.as_mut().unwrap().write_all(b"all of it\n").await.unwrap();
+    io.stdin = None;
+    assert_eq!(io.exit.await.unwrap(), 5);
+    ended(&world.runtime, "pod", &id).await;
+    assert_eq!(log_text(&config.log_path), "stdout F all of it\n");
     world.finish().await;
 }
 

@@ -2,13 +2,15 @@
 
 use crate::{Event, EventKind, Revision};
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
 
 /// The layout of the database; a newer one is refused.
 const LAYOUT: i64 = 1;
+/// How long a copy waits for a commit under way.
+const BUSY: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// A durable record of a key's newest value.
 #[derive(Debug, Clone, PartialEq)]
@@ -145,6 +147,42 @@ impl Log for SqliteLog {
             )
             .map_err(|error| error.to_string())
     }
+}
+
+/// Copies the log in `folder` at one revision, which is returned, into the folder `into`, also while a server has it open.
+pub fn back_up(folder: &Path, into: &Path) -> Result<Revision, OpenError> {
+    let io = |what: &str, error: &dyn std::fmt::Display| OpenError::Io(format!("{what}: {error}"));
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(folder.join("state.db"), flags)
+        .map_err(|error| io("open it", &error))?;
+    connection.busy_timeout(BUSY).map_err(|error| io("open it", &error))?;
+    let copy = into.join("state.db");
+    connection
+        .execute("VACUUM INTO ?1", params![copy.display().to_string()])
+        .map_err(|error| io("copy it", &error))?;
+    check(into)
+}
+
+/// Reads the log in `folder` and returns its newest revision. Nothing is made or changed.
+pub fn check(folder: &Path) -> Result<Revision, OpenError> {
+    let damaged = |error: rusqlite::Error| OpenError::Io(format!("it is damaged: {error}"));
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection =
+        Connection::open_with_flags(folder.join("state.db"), flags).map_err(damaged)?;
+    let layout: i64 =
+        connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(damaged)?;
+    if layout > LAYOUT {
+        return Err(OpenError::Newer { folder: folder.display().to_string(), found: layout });
+    }
+    let sound: String =
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damaged)?;
+    if sound != "ok" {
+        return Err(OpenError::Io(format!("it is damaged: {sound}")));
+    }
+    let newest: Option<i64> = connection
+        .query_row("SELECT max(revision) FROM log", [], |row| row.get(0))
+        .map_err(damaged)?;
+    Ok(newest.unwrap_or(0).unsigned_abs())
 }
 
 /// Takes the folder for this process, or tells who has it.

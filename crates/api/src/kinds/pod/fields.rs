@@ -20,7 +20,6 @@ macro_rules! container_rows {
             &rows!(StoredOnly "gRPC is not probed yet":
                 concat!($list, ".livenessProbe.grpc"), concat!($list, ".readinessProbe.grpc"), concat!($list, ".startupProbe.grpc")),
             &rows!(StoredOnly "no dynamic resource allocation": concat!($list, ".resources.claims")),
-            &rows!(StoredOnly "standard input stays open when the first to attach leaves": concat!($list, ".stdinOnce")),
             &rows!(StoredOnly "variables are not read from files": concat!($list, ".env.valueFrom.fileKeyRef")),
             &rows!(StoredOnly "no system call filter yet": concat!($list, ".securityContext.seccompProfile")),
             &rows!(StoredOnly "no AppArmor profiles yet": concat!($list, ".securityContext.appArmorProfile")),

@@ -40,6 +40,7 @@ pub const KIND: Kind = Kind {
         Subresource::Eviction,
         Subresource::Exec,
         Subresource::Log,
+        Subresource::PortForward,
         Subresource::Status,
     ],
     verbs: ALL,
