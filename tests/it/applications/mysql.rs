@@ -1,6 +1,6 @@
 //! MySQL and MariaDB: members that know nothing of each other, each with its own data.
 
-use super::example;
+use super::{example, ready};
 use crate::harness::{Cluster, story};
 
 /// The first tutorial's, word for word.
@@ -58,7 +58,7 @@ story! {
     fn the_first_tutorials_mysql_members_reach_each_other_by_name(k, ["mysql:8.0"]) {
         k.file("mysql-statefulset.yaml", TUTORIAL_1);
         k.sh("kubectl apply -f mysql-statefulset.yaml");
-        k.until_ready("mysql-statefulset", 3);
+        ready(k, "mysql-statefulset", 3);
         // Without a probe a pod is Ready before its server is.
         for ordinal in 0..3 {
             k.until(&tutorial(ordinal, "localhost", "SELECT 1"), |text| text == "1\n");
@@ -70,7 +70,7 @@ story! {
             assert_eq!(found, format!("mysql-statefulset-{ordinal}\t{ordinal}\n"));
         }
         k.sh("kubectl delete pod mysql-statefulset-1");
-        k.until_ready("mysql-statefulset", 3);
+        ready(k, "mysql-statefulset", 3);
         k.until(&tutorial(0, "mysql-statefulset-1.mysql-headless.default.svc.cluster.local", "SELECT id FROM d.t"), |text| text == "1\n");
         let claims = k.sh("kubectl get pvc --no-headers");
         for ordinal in 0..3 {
@@ -90,7 +90,7 @@ story! {
     /// F2: the example in `examples/mysql`.
     fn mysql_is_ready_when_its_server_is(k, ["mysql:8.0"]) {
         k.sh(&format!("kubectl apply -f {}", example("mysql")));
-        k.until_ready("mysql", 3);
+        ready(k, "mysql", 3);
         let all = "for i in 0 1 2; do MYSQL_PWD=$MYSQL_ROOT_PASSWORD mysql -h mysql-$i.mysql-headless -u root -N -e \"SELECT @@hostname\"; done";
         assert_eq!(k.sh(&format!("kubectl exec mysql-0 -- sh -ec '{all}'")), "mysql-0\nmysql-1\nmysql-2\n");
     }
@@ -100,19 +100,19 @@ story! {
     /// F2, C2, E4: three independent members; a member's data is found again after scaling down and up.
     fn mariadb_members_have_their_own_data(k, ["mariadb:10.11"]) {
         k.sh(&format!("kubectl apply -f {}", example("mariadb")));
-        k.until_ready("mariadb", 3);
+        ready(k, "mariadb", 3);
         for ordinal in 0..3 {
             k.sh(&mariadb(ordinal, &format!("CREATE TABLE who (name TEXT); INSERT INTO who VALUES ({ordinal})")));
         }
         each_has_its_own(k);
         k.sh("kubectl delete pod mariadb-1");
-        k.until_ready("mariadb", 3);
+        ready(k, "mariadb", 3);
         each_has_its_own(k);
         k.sh("kubectl scale sts/mariadb --replicas 1");
-        k.until_ready("mariadb", 1);
+        ready(k, "mariadb", 1);
         assert_eq!(k.sh("kubectl get pvc --no-headers").lines().count(), 3);
         k.sh("kubectl scale sts/mariadb --replicas 3");
-        k.until_ready("mariadb", 3);
+        ready(k, "mariadb", 3);
         each_has_its_own(k);
     }
 }

@@ -1,13 +1,13 @@
 //! PostgreSQL: a primary, streaming replicas, backups.
 
-use super::example;
+use super::{example, ready};
 use crate::harness::{Cluster, story};
 
 story! {
     /// F1, E2, E3, E4, C2, B3.
     fn postgres_replicates_and_survives_the_deletion_of_each_of_its_pods(k, ["postgres:15"]) {
         k.sh(&format!("kubectl apply -f {}", example("postgres")));
-        k.until_ready("postgres", 3);
+        ready(k, "postgres", 3);
         streaming(k, &[1, 2]);
         on(k, 0, "CREATE TABLE test (id SERIAL PRIMARY KEY, data TEXT)");
         on(k, 0, "INSERT INTO test (data) VALUES ('from the primary')");
@@ -21,7 +21,7 @@ story! {
         for ordinal in [2, 1, 0] {
             let uid = k.field(&format!("pod/postgres-{ordinal}"), ".metadata.uid");
             k.sh(&format!("kubectl delete pod postgres-{ordinal}"));
-            k.until_ready("postgres", 3);
+            ready(k, "postgres", 3);
             assert_ne!(k.field(&format!("pod/postgres-{ordinal}"), ".metadata.uid"), uid);
             reads(k, ordinal, all);
         }
@@ -37,7 +37,7 @@ story! {
         k.until(&by_service("postgres-read", "SELECT pg_is_in_recovery()"), |text| text == "t\n");
 
         k.sh("kubectl scale statefulset postgres --replicas=5");
-        k.until_ready("postgres", 5);
+        ready(k, "postgres", 5);
         streaming(k, &[1, 2, 3, 4]);
         reads(k, 4, all);
 
@@ -55,7 +55,7 @@ fn all_is_lost_and_restored(k: &Cluster) {
     k.until("kubectl get pods -l app=postgres -o name", str::is_empty);
     k.sh("kubectl delete pvc -l app=postgres");
     k.sh(&format!("kubectl apply -f {}", example("postgres")));
-    k.until_ready("postgres", 3);
+    ready(k, "postgres", 3);
     k.sh(&format!("kubectl apply -f {}", example("postgres/restore")));
     k.sh("kubectl wait --for=condition=complete job/postgres-restore --timeout=80s");
 }

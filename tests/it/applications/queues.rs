@@ -1,6 +1,6 @@
 //! RabbitMQ, and brokers that are numbered as Kafka's are.
 
-use super::example;
+use super::{example, ready};
 use crate::harness::{Cluster, story};
 
 story! {
@@ -8,7 +8,7 @@ story! {
     fn rabbitmq_nodes_form_a_cluster_that_keeps_messages(k, ["rabbitmq:3-management", "appropriate/curl"]) {
         k.sh(&format!("kubectl apply -f {}", example("rabbitmq")));
         k.sh("kubectl run curl --image=appropriate/curl --command -- sleep 3600");
-        k.until_ready("rabbitmq", 3);
+        ready(k, "rabbitmq", 3);
         running(k);
         k.sh(&call(0, "PUT", "queues/%2f/orders", r#"{"durable":true,"arguments":{"x-queue-type":"quorum"}}"#));
         let message = r#"{"properties":{"delivery_mode":2},"routing_key":"orders","payload":"one coffee","payload_encoding":"string"}"#;
@@ -17,7 +17,7 @@ story! {
         let get = r#"{"count":1,"ackmode":"ack_requeue_false","encoding":"auto"}"#;
         let found = k.until(&call(1, "POST", "queues/%2f/orders/get", get), |text| text.contains("payload"));
         assert!(found.contains(r#""payload":"one coffee""#), "{found}");
-        k.until_ready("rabbitmq", 3);
+        ready(k, "rabbitmq", 3);
         running(k);
     }
 }
@@ -43,10 +43,10 @@ story! {
     /// F6, A1, E2: the number comes from the pod's name and stays with its disk.
     fn a_broker_has_the_number_of_its_pod(k, ["busybox"]) {
         k.sh(&format!("kubectl apply -f {}", example("broker-id")));
-        k.until_ready("broker", 3);
+        ready(k, "broker", 3);
         each_has_its_number(k);
         k.sh("kubectl delete pod broker-1");
-        k.until_ready("broker", 3);
+        ready(k, "broker", 3);
         each_has_its_number(k);
         // A disk that was another's is refused.
         k.sh("kubectl exec broker-2 -- sh -c 'echo broker.id=7 > /data/meta.properties'");
