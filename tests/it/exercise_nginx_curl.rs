@@ -2,45 +2,7 @@
 
 use crate::harness::{Cluster, story};
 
-const MANIFEST: &str = r"
-apiVersion: apps/v1
-kind: StatefulSet
-metadata:
-  name: stateful
-  labels:
-    app: stateful
-spec:
-  serviceName: stateful-svc
-  replicas: 3
-  selector:
-    matchLabels:
-      app: stateful
-  template:
-    metadata:
-      labels:
-        app: stateful
-    spec:
-      containers:
-      - name: nginx
-        image: nginx:1.12
-      - name: curl
-        image: appropriate/curl
-        command: ['/bin/sh','-c','sleep 3600']
----
-apiVersion: v1
-kind: Service
-metadata:
-  name: stateful-svc
-  labels:
-    app: stateful
-spec:
-  type: ClusterIP
-  clusterIP: None
-  ports:
-  - port: 80
-  selector:
-    app: stateful
-";
+const MANIFEST: &str = include_str!("../../examples/nginx-curl/stateful.yaml");
 
 fn in_curl(k: &Cluster, command: &str) -> String {
     k.sh(&format!("kubectl exec stateful-0 -c curl -- {command}"))

@@ -3,6 +3,7 @@
 //! Each test is named as a sentence and carries the rows that it proves (A1, T30 …).
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod applications;
 mod apply;
 mod backup;
 mod batch;

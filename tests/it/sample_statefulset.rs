@@ -2,52 +2,7 @@
 
 use crate::harness::story;
 
-const MANIFEST: &str = "
-apiVersion: v1
-kind: Service
-metadata:
-  name: sample-statefulset
-spec:
-  clusterIP: None
-  selector:
-    app: sample-app
-  ports:
-  - {name: http, port: 80}
----
-apiVersion: apps/v1
-kind: StatefulSet
-metadata:
-  name: sample-statefulset
-spec:
-  serviceName: sample-statefulset
-  replicas: 3
-  selector:
-    matchLabels:
-      app: sample-app
-  template:
-    metadata:
-      labels:
-        app: sample-app
-    spec:
-      terminationGracePeriodSeconds: 5
-      containers:
-      - name: nginx-container
-        image: nginx:1.12
-        ports:
-        - containerPort: 80
-        volumeMounts:
-        - name: www
-          mountPath: /usr/share/nginx/html
-  volumeClaimTemplates:
-  - metadata:
-      name: www
-    spec:
-      accessModes:
-      - ReadWriteOnce
-      resources:
-        requests:
-          storage: 1Gi
-";
+const MANIFEST: &str = include_str!("../../examples/sample-statefulset/sample-statefulset.yaml");
 
 const FILE: &str = "/usr/share/nginx/html/sample.html";
 

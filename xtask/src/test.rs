@@ -5,7 +5,18 @@ use anyhow::{Context, Result, ensure};
 use std::process::Command;
 
 /// Images that end-to-end tests use.
-const IMAGES: &[&str] = &["nginx:1.12", "nginx:1.13", "appropriate/curl", "busybox"];
+const IMAGES: &[&str] = &[
+    "rabbitmq:3-management",
+    "postgres:15",
+    "mariadb:10.11",
+    "mysql:8.0",
+    "quay.io/coreos/etcd:v3.5.21",
+    "redis:7",
+    "nginx:1.12",
+    "nginx:1.13",
+    "appropriate/curl",
+    "busybox",
+];
 
 /// Runs everything, or the tests whose names contain `filter`.
 pub(crate) fn run(filter: Option<&str>) -> Result<()> {
