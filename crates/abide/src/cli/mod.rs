@@ -1,6 +1,7 @@
 //! The command line. One file a command.
 
 mod compatibility;
+mod doctor;
 mod image;
 mod run;
 pub(crate) mod server;
@@ -26,6 +27,8 @@ enum Command {
     /// The images that containers are made from.
     #[command(subcommand)]
     Image(image::Command),
+    /// Says why something is not up, and what to do; for any Kubernetes cluster.
+    Doctor(doctor::Arguments),
     /// Prints the admin kubeconfig of a server on this machine.
     Kubeconfig {
         /// The server's data directory.
@@ -57,6 +60,7 @@ impl Cli {
             Command::Server(arguments) => arguments.run(),
             Command::Run(arguments) => arguments.run(),
             Command::Image(command) => command.run(),
+            Command::Doctor(arguments) => arguments.run(),
             Command::Kubeconfig { data_dir } => print_kubeconfig(&data_dir),
             Command::Version => Ok(print(&format!(
                 "abide {}\nKubernetes API {}\n",
