@@ -56,9 +56,11 @@ fn one(number: usize, finding: &Finding) -> String {
 fn told(step: &Step) -> String {
     let mut text =
         format!("   do    {}{}\n", step.sentence, if step.command.is_some() { ":" } else { "" });
-    for line in step.command.iter().flat_map(|command| command.lines()) {
-        // A here-document must begin at the margin to be copied as it stands.
-        text += &format!("{line}\n");
+    let Some(command) = &step.command else { return text };
+    // A here-document must begin at the margin to be copied as it stands.
+    let margin = if command.contains("<<") { "" } else { "         " };
+    for line in command.lines() {
+        text += &format!("{margin}{line}\n");
     }
     text
 }
@@ -93,4 +95,50 @@ pub fn with_flags(mut diagnosis: Diagnosis, flags: &str) -> Diagnosis {
         *command = command.replace("kubectl ", &format!("kubectl {flags} "));
     }
     diagnosis
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finding::ObjectName;
+
+    fn diagnosis() -> Diagnosis {
+        let finding = Finding::new(
+            "crash",
+            Severity::Problem,
+            ObjectName::new("Pod", "shop", "db-1"),
+            "container main of db-1 crashes",
+        )
+        .because("The program gave up.")
+        .seen("last lines of db-1 (main)", "no \u{1b}[31msuch\tluck\n")
+        .step("Start it anew", "kubectl delete pod -n shop db-1")
+        .hint("Or wait");
+        Diagnosis {
+            healthy: false,
+            state: vec!["db: 1 of 2 pods are Ready".to_owned()],
+            findings: vec![finding],
+            notes: vec!["a note".to_owned()],
+            unseen: vec![],
+        }
+    }
+
+    #[test]
+    fn people_read_sentences_and_copy_commands() {
+        let told = text(&diagnosis());
+        assert_eq!(
+            told,
+            "db: 1 of 2 pods are Ready\n\n1. problem with Pod shop/db-1  [crash]\n   Container main of db-1 crashes.\n   \
+             why   The program gave up.\n   seen  last lines of db-1 (main): no  [31msuch luck\n   do    Start it anew:\n         \
+             kubectl delete pod -n shop db-1\n   do    Or wait\n\nGood to know:\n  a note\n"
+        );
+    }
+
+    #[test]
+    fn commands_mean_the_cluster_that_was_asked_about() {
+        let told = json(&with_flags(diagnosis(), "--context=prod"));
+        assert!(
+            told.contains("\"command\": \"kubectl --context=prod delete pod -n shop db-1\""),
+            "{told}"
+        );
+    }
 }

@@ -117,23 +117,46 @@ pub fn diagnose(observed: &Observed, subject: &Subject) -> Diagnosis {
     }
 }
 
-/// Joins findings that differ only in the pod that they are about: one rule, one cause, one image.
+/// Joins findings that differ only in the pod that they are about: one rule, one cause, one cure.
 fn merged(findings: impl Iterator<Item = Finding>) -> Vec<Finding> {
     let mut kept: Vec<Finding> = Vec::new();
     for finding in findings {
-        let same = kept.iter_mut().find(|other| {
-            other.rule == finding.rule
-                && other.severity == finding.severity
-                && other.object.namespace == finding.object.namespace
-                && other.cause == finding.cause
-                && other.advice == finding.advice
-        });
-        match same {
-            Some(other) => other.also.push(finding.object.name),
+        match kept.iter_mut().find(|other| is_same(other, &finding)) {
+            Some(other) => join(other, finding.object.name),
             None => kept.push(finding),
         }
     }
     kept
+}
+
+fn is_same(one: &Finding, other: &Finding) -> bool {
+    let nameless = |finding: &Finding| {
+        let rename = |text: &str| text.replace(&finding.object.name, "…");
+        let steps: Vec<(String, Option<String>)> = finding
+            .advice
+            .iter()
+            .map(|step| (rename(&step.sentence), step.command.as_deref().map(rename)))
+            .collect();
+        (rename(&finding.cause), steps)
+    };
+    one.rule == other.rule
+        && one.severity == other.severity
+        && one.object.namespace == other.object.namespace
+        && (one.cause == other.cause && one.advice == other.advice
+            || nameless(one) == nameless(other))
+}
+
+/// Adds a pod to a finding, and to the command that deletes the finding's pod.
+fn join(finding: &mut Finding, pod: String) {
+    let own = format!(" {}", finding.object.name);
+    let named = finding.also.iter().map(|other| format!(" {other}")).collect::<String>();
+    for command in finding.advice.iter_mut().filter_map(|step| step.command.as_mut()) {
+        if command.starts_with("kubectl delete pod") && command.ends_with(&format!("{own}{named}"))
+        {
+            *command += &format!(" {pod}");
+        }
+    }
+    finding.also.push(pod);
 }
 
 /// The word for a pod's workload on kubectl's command line: `statefulset/web`.

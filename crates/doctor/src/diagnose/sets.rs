@@ -88,8 +88,9 @@ fn missing(world: World<'_>, set: &StatefulSet, patients: &[Patient<'_>]) -> Opt
     if !is_parallel(set) && patients.iter().any(|patient| patient.trouble.is_some()) {
         return None; // They wait for the one in trouble, which says so.
     }
-    if let Some(refused) = world.last_event("StatefulSet", &set.metadata, &["FailedCreate"], first)
-    {
+    let refused = world.last_event("StatefulSet", &set.metadata, &["FailedCreate"], first);
+    // One that existed a moment ago does not exist now: the next try may succeed.
+    if let Some(refused) = refused.filter(|event| !text(event).contains("already exists")) {
         let message = refused.message.clone().unwrap_or_default();
         let (cause, steps) = refusal(&message, here, set_name);
         return Some(
@@ -200,4 +201,8 @@ fn conditions(set: &StatefulSet) -> Vec<Evidence> {
 
 fn said(text: &Option<String>) -> &str {
     text.as_deref().unwrap_or_default()
+}
+
+fn text(event: &k8s_openapi::api::core::v1::Event) -> &str {
+    event.message.as_deref().unwrap_or_default()
 }
