@@ -187,9 +187,9 @@ fn unreachable(line: &str) -> Option<Complaint> {
             .or_else(|| between(line, "Failed to connect to ", " "))
             .or_else(|| between(line, "connect to remote host (", ")"))
             .or_else(|| between(line, "onnect to host ", " "))
-            .or_else(|| between(line, "onnect to ", ":"))
             .or_else(|| between(line, "host \"", "\""))
-            .or_else(|| between(line, " at ", ":"))
+            .or_else(|| between(line, "onnect to Redis at ", ":"))
+            .or_else(|| between(line, "onnect to ", ":").filter(|host| *host != "server"))
     };
     any(line, &words).then(|| Complaint::Unreachable(host().and_then(word)))
 }

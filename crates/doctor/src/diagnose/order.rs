@@ -9,6 +9,9 @@ use super::{Patient, Trouble};
 use crate::finding::{Evidence, Finding, Severity, Step, evidence, hint, step};
 use k8s_openapi::api::apps::v1::StatefulSet;
 
+/// Troubles of a pod that only takes its time.
+const STARTING: [&str; 4] = ["starting", "terminating", "probe-failing", "not-ready"];
+
 /// Rewrites troubles that come from the order of starting, and says what waits for whom.
 pub(super) fn judge(world: World<'_>, set: &StatefulSet, patients: &mut [Patient<'_>]) {
     if is_parallel(set) {
@@ -93,8 +96,8 @@ fn awaited<'a, 'b>(
     let named = host.and_then(|host| asking.peer(host)).map(|pod| name(&pod.metadata));
     patients[..at].iter().find(|earlier| {
         let is_meant = named.is_none_or(|named| named == name(&earlier.pod.metadata));
-        let starting =
-            !is_ready(earlier.pod) && !earlier.trouble.as_ref().is_some_and(Trouble::is_problem);
+        let rule = earlier.trouble.as_ref().map_or("starting", |trouble| trouble.finding.rule);
+        let starting = !is_ready(earlier.pod) && STARTING.contains(&rule);
         let ready_since =
             condition(earlier.pod, "Ready").and_then(|c| c.last_transition_time.as_ref());
         let late = is_ready(earlier.pod) && ready_since.map(|time| time.0) > trouble.crashed_at;
