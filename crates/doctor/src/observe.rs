@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, PodTemplateSpec, Secret};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ListParams, LogParams};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -76,10 +76,9 @@ pub async fn observe(
 ) -> Result<Observed, ObserveError> {
     reach(client, address, subject).await?;
     let place = Place { client, namespace: subject.namespace.as_deref() };
-    let (sets, pods, claims, services, slices, events, revisions) = futures::join!(
+    let (sets, pods, claims, services, events, revisions) = futures::join!(
         place.list(),
         place.list::<Pod>(),
-        place.list(),
         place.list(),
         place.list(),
         place.list(),
@@ -95,7 +94,6 @@ pub async fn observe(
         pods: seen(pods, "pods", &mut unseen),
         claims: seen(claims, "claims", &mut unseen),
         services: seen(services, "Services", &mut unseen),
-        slices: seen(slices, "EndpointSlices", &mut unseen),
         events: seen(events, "events", &mut unseen),
         revisions: seen(revisions, "ControllerRevisions", &mut unseen),
         volumes: seen(volumes, "volumes", &mut unseen),
@@ -109,16 +107,26 @@ pub async fn observe(
     if observed.sets.is_none() && observed.pods.is_none() {
         return Err(ObserveError::Blind(unseen.into_iter().next().unwrap_or_default()));
     }
-    observed.on_abide = observed.nodes.iter().flatten().any(|node| {
-        let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
-        info.is_some_and(|info| info.container_runtime_version.starts_with("abide://"))
-    });
+    observed.on_abide = is_abide(&observed);
     exists(&observed, subject)?;
     let (logs, refused) = logs(client, observed.pods.as_deref().unwrap_or_default()).await;
     observed.logs = logs;
     unseen.extend(refused);
     observed.unseen = unseen;
     Ok(observed)
+}
+
+fn is_abide(observed: &Observed) -> bool {
+    let nodes = observed.nodes.iter().flatten().any(|node| {
+        let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
+        info.is_some_and(|info| info.container_runtime_version.starts_with("abide://"))
+    });
+    nodes
+        || observed
+            .classes
+            .iter()
+            .flatten()
+            .any(|class| class.provisioner.starts_with("abide.dev/"))
 }
 
 /// Whether anybody is there, and knows the namespace.
@@ -245,30 +253,33 @@ impl Place<'_> {
             self.list::<CronJob>(),
         );
         let mut found = Vec::new();
-        found.extend(served(deployments)?.into_iter().map(|one| {
-            workload("Deployment", one.metadata, Some(one.spec.selector), one.spec.template)
-        }));
+        found.extend(
+            served(deployments)?
+                .into_iter()
+                .map(|one| workload("Deployment", one.metadata, one.spec.template)),
+        );
         found.extend(served(replica_sets)?.into_iter().map(|one| {
             let template = one.spec.template.unwrap_or_default();
-            workload("ReplicaSet", one.metadata, Some(one.spec.selector), template)
+            workload("ReplicaSet", one.metadata, template)
         }));
-        found.extend(served(daemon_sets)?.into_iter().map(|one| {
-            workload("DaemonSet", one.metadata, Some(one.spec.selector), one.spec.template)
-        }));
+        found.extend(
+            served(daemon_sets)?
+                .into_iter()
+                .map(|one| workload("DaemonSet", one.metadata, one.spec.template)),
+        );
         found.extend(served(jobs)?.into_iter().map(|one| {
             let conditions =
                 one.status.iter().flat_map(|status| status.conditions.iter().flatten());
             let is_complete =
                 conditions.into_iter().any(|c| c.type_ == "Complete" && c.status == "True");
             let spec = one.spec.unwrap_or_default();
-            let job = workload("Job", one.metadata, spec.selector, spec.template);
+            let job = workload("Job", one.metadata, spec.template);
             Workload { is_complete, ..job }
         }));
         found.extend(served(cron_jobs)?.into_iter().map(|one| {
             workload(
                 "CronJob",
                 one.metadata,
-                None,
                 one.spec.job_template.spec.unwrap_or_default().template,
             )
         }));
@@ -284,13 +295,8 @@ fn served<T>(listed: Listed<T>) -> Listed<T> {
     }
 }
 
-fn workload(
-    kind: &'static str,
-    metadata: ObjectMeta,
-    selector: Option<LabelSelector>,
-    template: PodTemplateSpec,
-) -> Workload {
-    Workload { kind, metadata, selector, pod: template.spec, is_complete: false }
+fn workload(kind: &'static str, metadata: ObjectMeta, template: PodTemplateSpec) -> Workload {
+    Workload { kind, metadata, pod: template.spec, is_complete: false }
 }
 
 /// Whether what is asked about is there, or will be.
@@ -382,4 +388,28 @@ async fn read(
     };
     let lines = text.lines().map(str::to_owned).collect();
     Ok(Log { namespace, pod, container, lines })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    #[test]
+    fn what_is_forbidden_is_told_and_nothing_follows_from_it() {
+        let mut unseen = Vec::new();
+        let forbidden = Status::failure("nodes is forbidden", "Forbidden").with_code(403);
+        let listed: Listed<u8> = Err(kube::Error::Api(forbidden.boxed()));
+        assert_eq!(seen(listed, "nodes", &mut unseen), None);
+        assert_eq!(unseen, ["nodes: not allowed (nodes is forbidden); nothing is said about them"]);
+    }
+
+    #[test]
+    fn a_kind_that_is_not_served_has_no_objects() {
+        let absent =
+            Status::failure("the server could not find the requested resource", "NotFound")
+                .with_code(404);
+        let listed: Listed<u8> = Err(kube::Error::Api(absent.boxed()));
+        assert_eq!(served(listed).unwrap(), Vec::<u8>::new());
+    }
 }

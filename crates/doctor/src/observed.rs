@@ -5,9 +5,8 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{
     Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, Service,
 };
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::storage::v1::StorageClass;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// Objects of a kind; none if they could not be looked at, from which nothing follows.
 pub type Seen<T> = Option<Vec<T>>;
@@ -31,8 +30,6 @@ pub struct Observed {
     pub classes: Seen<StorageClass>,
     /// Services.
     pub services: Seen<Service>,
-    /// Endpoints.
-    pub slices: Seen<EndpointSlice>,
     /// Events.
     pub events: Seen<Event>,
     /// Revisions of sets.
@@ -58,8 +55,6 @@ pub struct Workload {
     pub kind: &'static str,
     /// Name, namespace, owners.
     pub metadata: ObjectMeta,
-    /// Which pods are its own.
-    pub selector: Option<LabelSelector>,
     /// What its pods are.
     pub pod: Option<PodSpec>,
     /// Whether it has done its work.

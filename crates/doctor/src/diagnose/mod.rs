@@ -19,6 +19,7 @@ mod sets;
 mod starting;
 #[cfg(test)]
 mod tests;
+mod volumes;
 mod world;
 
 use crate::finding::{Diagnosis, Finding, Severity};
