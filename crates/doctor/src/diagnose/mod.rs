@@ -1,7 +1,7 @@
 //! The decision: what was observed in, what to say out. Pure.
 //!
-//! One file a family of rules. [`pods`] looks at one pod after the other; [`order`] and [`rollout`] know what a
-//! pod's trouble means for its set; [`names`], [`leftovers`] and [`sets`] look at sets.
+//! One file a family of rules. `pods` looks at one pod after the other; `order` and `rollout` know what a
+//! pod's trouble means for its set; `names`, `leftovers` and `sets` look at sets.
 
 mod claims;
 mod complaints;
