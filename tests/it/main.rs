@@ -10,6 +10,7 @@ mod batch;
 mod clusters;
 mod deployments;
 mod disruption;
+mod doctor;
 mod exercise_nginx_curl;
 mod harness;
 mod identity;

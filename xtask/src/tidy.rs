@@ -26,6 +26,7 @@ const ROOMS: &[Room] = &[
     Room { name: "apiserver", rooms: &["api", "store"], never: &[] },
     Room { name: "controllers", rooms: &["api", "planner"], never: &[] },
     Room { name: "node", rooms: &["api", "network", "planner", "runtime"], never: &[] },
+    Room { name: "doctor", rooms: &["api"], never: &["tokio"] },
     Room { name: "testkit", rooms: &["api", "apiserver", "store"], never: &[] },
     Room {
         name: "abide",
@@ -33,6 +34,7 @@ const ROOMS: &[Room] = &[
             "api",
             "apiserver",
             "controllers",
+            "doctor",
             "network",
             "node",
             "planner",

@@ -2,6 +2,7 @@
 
 mod backup;
 mod compatibility;
+mod doctor;
 mod image;
 pub(crate) mod pulling;
 mod run;
@@ -35,6 +36,8 @@ enum Command {
     Restore(backup::Restore),
     /// Stops every pod of this machine, which outlive their server. State and volumes stay.
     StopPods(stop_pods::Arguments),
+    /// Says why something is not up, and what to do; for any Kubernetes cluster.
+    Doctor(doctor::Arguments),
     /// Prints the admin kubeconfig of a server on this machine.
     Kubeconfig {
         /// The server's data directory.
@@ -72,6 +75,7 @@ impl Cli {
             Command::Backup(arguments) => arguments.run(),
             Command::Restore(arguments) => arguments.run(),
             Command::StopPods(arguments) => arguments.run(),
+            Command::Doctor(arguments) => arguments.run(),
             Command::Kubeconfig { data_dir } => print_kubeconfig(&data_dir),
             Command::Version => Ok(print(&format!(
                 "abide {}\nKubernetes API {}\n",
