@@ -111,6 +111,29 @@ fn a_run_passes_through_input_output_and_exit_status() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("complaint"));
 }
 
+/// Signals reach the command, and a command that is ended by one ends the run.
+#[test]
+fn a_run_ends_with_the_signal_that_its_user_sends() {
+    let script = "sleep 1000 & kill $!; wait $!; echo $?; cat; kill -TERM $$";
+    let mut child = abide_run(&[])
+        .args(["--simulated-nodes", "1", "--", "bash", "-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    assert_eq!(lines.next().unwrap().unwrap(), "143");
+    let pid = i32::try_from(child.id()).unwrap();
+    Command::new("kill").arg(pid.to_string()).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    let output =
+        abide_run(&[]).args(["--simulated-nodes", "1", "--", "no-such-program"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(127));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("start no-such-program: No such file")
+    );
+}
+
 #[test]
 fn simulated_nodes_run_a_hundred_pods_without_a_container() {
     let script = "kubectl create -f - >&2 <<END

@@ -54,6 +54,9 @@ enum Command {
     /// The first process of a throw-away cluster.
     #[command(hide = true)]
     RunInit(run::init::Arguments),
+    /// The command of a throw-away cluster.
+    #[command(hide = true)]
+    RunCommand(run::command::Arguments),
     /// Removes what a throw-away cluster leaves in the machine, once its end is near.
     #[command(hide = true)]
     RunReaper(run::reaper::Arguments),
@@ -93,6 +96,7 @@ impl Cli {
                 Ok(print(&String::from_utf8_lossy(&text)))
             }
             Command::RunInit(arguments) => arguments.run(),
+            Command::RunCommand(arguments) => arguments.run(),
             Command::RunReaper(arguments) => arguments.run(),
             Command::Manual => {
                 let mut text = Vec::new();

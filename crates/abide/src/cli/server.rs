@@ -104,6 +104,8 @@ impl Arguments {
     /// Serves until SIGINT or SIGTERM.
     pub(crate) fn run(self) -> Result<ExitCode> {
         let began = std::time::Instant::now();
+        // Whoever started us may have held signals back; ours, and those of the pods, are not.
+        nix::sys::signal::SigSet::empty().thread_set_mask().context("take every signal")?;
         if self.simulated_nodes == 0 {
             crate::check::machine()?;
         }

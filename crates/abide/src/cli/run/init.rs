@@ -58,13 +58,13 @@ impl Arguments {
     }
 
     fn start_command(&self, server: &Server) -> Result<Child> {
-        let (program, arguments) = self.command.split_first().context("a command")?;
-        Command::new(program)
-            .args(arguments)
+        Command::new("/proc/self/exe")
+            .args(["run-command", "--"])
+            .args(&self.command)
             .env("KUBECONFIG", &server.kubeconfig)
             .env("ABIDE_DATA_DIR", &server.data_dir)
             .spawn()
-            .with_context(|| format!("start {program}"))
+            .context("start the command")
     }
 }
 

@@ -5,6 +5,7 @@
 //! what namespaces do not: cgroups and the mount point. Because everything else lives in the process, mount and network
 //! namespaces of the first process inside, and that one dies with the one outside, SIGKILL leaves nothing behind.
 
+pub(crate) mod command;
 pub(crate) mod init;
 pub(crate) mod reaper;
 
@@ -155,8 +156,7 @@ struct Signals {
 }
 
 impl Signals {
-    /// Blocks them (a child made by `std::process::Command` starts with none blocked) and hands SIGTERM and SIGHUP on,
-    /// once there is somebody. The keyboard's signals reach the whole process group anyway.
+    /// Blocks them (children inherit that, and have to end it) and hands SIGTERM and SIGHUP on, once there is somebody. The keyboard's signals reach the whole process group anyway.
     ///
     /// Must come before a new process namespace is made: after that this process can have no new thread.
     fn hold_back() -> Result<Signals> {
