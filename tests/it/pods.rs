@@ -195,3 +195,57 @@ story! {
         assert_eq!(k.field("pod/hungry", ".status.qosClass"), "Guaranteed");
     }
 }
+
+story! {
+    /// E3, C1: volumes belong to the pod's group: what is rendered can be read, what is written stays as its program made it
+    /// while the pod runs.
+    fn volumes_belong_to_the_group_of_their_pod(k, ["busybox"]) {
+        k.apply(
+            r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {value: "1"}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: key}
+stringData: {key: secret}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: grouped}
+spec:
+  terminationGracePeriodSeconds: 0
+  securityContext: {runAsUser: 1000, runAsGroup: 1000, fsGroup: 2000, fsGroupChangePolicy: OnRootMismatch}
+  containers:
+  - name: main
+    image: busybox
+    command: [sh, -c, 'cd /data; [ -d private ] || { mkdir private; echo mine > cookie; chmod 700 private; chmod 400 cookie; }; sleep 3600']
+    volumeMounts:
+    - {name: data, mountPath: /data}
+    - {name: settings, mountPath: /settings}
+    - {name: key, mountPath: /key}
+  volumes:
+  - {name: data, persistentVolumeClaim: {claimName: data}}
+  - {name: settings, configMap: {name: settings}}
+  - {name: key, secret: {secretName: key, defaultMode: 256}}
+"#,
+        );
+        let modes = "kubectl exec grouped -- stat -L -c '%a %u:%g' /data /data/private /data/cookie /key/key";
+        let wanted = "2777 0:2000\n2700 1000:2000\n400 1000:2000\n440 0:2000\n";
+        k.until(modes, |text| text.split_once('\n').map(|(_, rest)| rest) == wanted.split_once('\n').map(|(_, rest)| rest));
+        k.sh("kubectl patch configmap settings -p '{\"data\": {\"value\": \"2\"}}'");
+        k.until("kubectl exec grouped -- cat /settings/value", |text| text == "2");
+        let text = k.sh(modes);
+        assert!(text.ends_with("2700 1000:2000\n400 1000:2000\n440 0:2000\n"), "{text}");
+        // The folder is the group's already: with OnRootMismatch nothing in it is changed at the next start.
+        k.sh("kubectl get pod grouped -o yaml > pod.yaml; kubectl delete pod grouped; sed -i '/nodeName:/d; /uid:/d; /resourceVersion:/d' pod.yaml; kubectl create -f pod.yaml");
+        k.until(modes, |text| text.ends_with("2700 1000:2000\n400 1000:2000\n440 0:2000\n"));
+    }
+}

@@ -268,6 +268,11 @@ impl Controller {
                             &format!("create Pod {name} in StatefulSet {set_name} successful"),
                         );
                     }
+                    // Somebody was quicker, or a pod of an earlier set is not gone yet: tried again, without an event, as
+                    // upstream's StatefulPodControl.CreateStatefulPod.
+                    Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
+                        return Err(status.message);
+                    }
                     Err(error) => {
                         let words = words(&error);
                         self.recorder.tell(

@@ -14,7 +14,7 @@ use runtime::Mount;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,11 +29,21 @@ pub(crate) fn pod_folder(shared: &Shared, uid: &str) -> PathBuf {
     shared.config.data_dir.join("pods").join(uid)
 }
 
+/// When volumes are prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// Before the pod's sandbox is made: claims and empty directories are given to the pod's group.
+    Start,
+    /// The pod runs: what its programs made of their files is theirs.
+    Later,
+}
+
 /// Prepares every volume; returns where each is. An error says what is missing, in upstream's words.
 pub(crate) async fn prepare(
     shared: &Shared,
     pod: &Pod,
     ip: Option<Ipv4Addr>,
+    moment: Moment,
 ) -> Result<BTreeMap<String, PathBuf>, String> {
     let folder = pod_folder(shared, &pod.uid().unwrap_or_default()).join("volumes");
     let mut places = BTreeMap::new();
@@ -42,16 +52,8 @@ pub(crate) async fn prepare(
         let place = one(shared, pod, volume, &own, ip).await.map_err(|why| {
             format!("MountVolume.SetUp failed for volume {:?} : {why}", volume.name)
         })?;
-        if let Some(group) = pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.security_context.as_ref())
-            .and_then(|context| context.fs_group)
-            && volume.host_path.is_none()
-        {
-            give_to_group(&place, group)
-                .map_err(|error| format!("set the group of volume {:?}: {error}", volume.name))?;
-        }
+        set_ownership(pod, volume, &place, moment)
+            .map_err(|error| format!("set the group of volume {:?}: {error}", volume.name))?;
         places.insert(volume.name.clone(), place);
     }
     Ok(places)
@@ -59,7 +61,7 @@ pub(crate) async fn prepare(
 
 /// Renders again what follows from configuration that may have changed.
 pub(crate) async fn refresh(shared: &Shared, pod: &Pod, ip: Option<Ipv4Addr>) {
-    if let Err(error) = prepare(shared, pod, ip).await {
+    if let Err(error) = prepare(shared, pod, ip, Moment::Later).await {
         tracing::debug!(
             name = pod.name_any(),
             error,
@@ -177,25 +179,52 @@ fn host_path(path: &str, kind: &str) -> Result<PathBuf, String> {
     Ok(place)
 }
 
-fn give_to_group(path: &Path, group: i64) -> std::io::Result<()> {
+/// Whether a volume is written by us, from objects, and only read by the pod.
+fn is_rendered(volume: &Volume) -> bool {
+    volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.projected.is_some()
+        || volume.downward_api.is_some()
+}
+
+/// Gives a volume to the pod's group, if it has one. As upstream: `pkg/volume/volume_linux.go`, SetVolumeOwnership.
+fn set_ownership(pod: &Pod, volume: &Volume, place: &Path, moment: Moment) -> std::io::Result<()> {
+    let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+    let Some(group) = context.and_then(|context| context.fs_group) else { return Ok(()) };
     let group = u32::try_from(group).map_err(std::io::Error::other)?;
+    if is_rendered(volume) {
+        return give_to_group(place, group, 0o440);
+    }
+    if volume.host_path.is_some() || moment == Moment::Later {
+        return Ok(());
+    }
+    let only_on_mismatch = context
+        .and_then(|context| context.fs_group_change_policy.as_deref())
+        .is_some_and(|policy| policy == "OnRootMismatch");
+    let root = std::fs::metadata(place)?;
+    let belongs = root.gid() == group && root.mode() & 0o2770 == 0o2770;
+    if only_on_mismatch && belongs { Ok(()) } else { give_to_group(place, group, 0o660) }
+}
+
+/// Files get the permissions `mask`; folders can be entered, too, and pass their group on.
+fn give_to_group(path: &Path, group: u32, mask: u32) -> std::io::Result<()> {
     std::os::unix::fs::chown(path, None, Some(group))?;
     let metadata = std::fs::symlink_metadata(path)?;
     if metadata.is_dir() {
         std::fs::set_permissions(
             path,
-            std::fs::Permissions::from_mode(metadata.permissions().mode() | 0o2770),
+            std::fs::Permissions::from_mode(metadata.permissions().mode() | mask | 0o2110),
         )?;
         for entry in std::fs::read_dir(path)? {
             let entry = entry?;
             if !entry.file_type()?.is_symlink() {
-                give_to_group(&entry.path(), group.into())?;
+                give_to_group(&entry.path(), group, mask)?;
             }
         }
     } else {
         std::fs::set_permissions(
             path,
-            std::fs::Permissions::from_mode(metadata.permissions().mode() | 0o660),
+            std::fs::Permissions::from_mode(metadata.permissions().mode() | mask),
         )?;
     }
     Ok(())

@@ -55,8 +55,8 @@ enum Command {
     #[command(hide = true)]
     RunInit(run::init::Arguments),
     /// The command of a throw-away cluster.
-    #[command(hide = true)]
-    RunCommand(run::command::Arguments),
+    #[command(hide = true, name = "run-command")]
+    Become(run::command::Arguments),
     /// Removes what a throw-away cluster leaves in the machine, once its end is near.
     #[command(hide = true)]
     RunReaper(run::reaper::Arguments),
@@ -96,7 +96,7 @@ impl Cli {
                 Ok(print(&String::from_utf8_lossy(&text)))
             }
             Command::RunInit(arguments) => arguments.run(),
-            Command::RunCommand(arguments) => arguments.run(),
+            Command::Become(arguments) => arguments.run(),
             Command::RunReaper(arguments) => arguments.run(),
             Command::Manual => {
                 let mut text = Vec::new();

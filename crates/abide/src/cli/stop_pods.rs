@@ -1,7 +1,7 @@
 //! `abide stop-pods`: ends what outlives a server, before the program is removed for good.
 
 use anyhow::{Context, Result};
-use runtime::{ContainerRuntime, EmbeddedRuntime};
+use runtime::{ContainerRuntime, ContainerState, EmbeddedRuntime, SandboxStatus};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,6 +12,9 @@ pub(crate) struct Arguments {
     /// The server's data directory.
     #[arg(long, env = "ABIDE_DATA_DIR", default_value = "/var/lib/abide")]
     data_dir: PathBuf,
+    /// How long a container may take to end before it is killed.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    grace_period: u64,
     /// The cgroup under which pods live.
     #[arg(long, value_name = "PATH", default_value = "abide/pods", hide = true)]
     cgroup_parent: String,
@@ -45,11 +48,25 @@ impl Arguments {
             ephemeral: false,
         })?;
         let pods = runtime.list().await?;
-        for pod in &pods {
-            let id = &pod.config.id;
-            runtime.remove_pod_sandbox(id).await.with_context(|| format!("stop pod {id}"))?;
-        }
+        let grace = std::time::Duration::from_secs(self.grace_period);
+        futures::future::try_join_all(pods.iter().map(|pod| stop(&runtime, pod, grace))).await?;
         network::services::remove().await.context("remove the Services' rules")?;
         Ok(super::print(&format!("{} pods stopped\n", pods.len())))
     }
+}
+
+/// Asks a pod's containers to end, all at once, and removes what is left.
+async fn stop(
+    runtime: &EmbeddedRuntime,
+    pod: &SandboxStatus,
+    grace: std::time::Duration,
+) -> Result<()> {
+    let id = &pod.config.id;
+    let running = pod
+        .containers
+        .iter()
+        .filter(|container| matches!(container.state, ContainerState::Running { .. }));
+    let stopping = running.map(|container| runtime.stop_container(id, &container.id, grace));
+    futures::future::try_join_all(stopping).await.with_context(|| format!("stop pod {id}"))?;
+    runtime.remove_pod_sandbox(id).await.with_context(|| format!("remove pod {id}"))
 }

@@ -11,7 +11,7 @@ use network::PodRef;
 use runtime::{ContainerState, ContainerStatus};
 use std::io::{BufRead, Read, Seek, SeekFrom};
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -99,7 +99,8 @@ pub(super) async fn logs(
         Ok(found) => found,
         Err(response) => return response,
     };
-    let wanted = if options.previous { containers.iter().rev().nth(1) } else { containers.last() };
+    let wanted =
+        if options.previous { previous(&shared, &target, &containers) } else { containers.last() };
     let Some(container) = wanted.cloned() else {
         let (namespace, name, container) = target;
         let message = if options.previous {
@@ -118,6 +119,21 @@ pub(super) async fn logs(
         receiver.recv().await.map(|item| (item, receiver))
     });
     ([(http::header::CONTENT_TYPE, "text/plain")], Body::from_stream(stream)).into_response()
+}
+
+/// The try before the one that a container is in: while it waits to be started again that is its last one.
+fn previous<'a>(
+    shared: &Shared,
+    (namespace, name, container): &Target,
+    containers: &'a [ContainerStatus],
+) -> Option<&'a ContainerStatus> {
+    let pods = shared.pods.read().unwrap_or_else(PoisonError::into_inner);
+    let status = pods.get(&(namespace.clone(), name.clone()))?.status.as_ref()?;
+    let statuses = [&status.container_statuses, &status.init_container_statuses];
+    let status =
+        statuses.into_iter().flatten().flatten().find(|status| status.name == *container)?;
+    let id = status.last_state.as_ref()?.terminated.as_ref()?.container_id.as_deref()?;
+    containers.iter().find(|container| id.ends_with(&container.id))
 }
 
 /// Turns CRI's lines into what was printed.

@@ -9,7 +9,11 @@ impl Worker {
         sandbox: &mut Option<SandboxStatus>,
     ) -> Result<(), Duration> {
         if self.places.is_none() {
-            match volumes::prepare(&self.shared, &self.pod, self.ip).await {
+            let moment = match sandbox {
+                Some(_) => volumes::Moment::Later,
+                None => volumes::Moment::Start,
+            };
+            match volumes::prepare(&self.shared, &self.pod, self.ip, moment).await {
                 Ok(places) => self.places = Some(places),
                 Err(why) => {
                     self.tell(None, "Warning", "FailedMount", &why);

@@ -62,7 +62,6 @@ macro_rules! pod_rows {
             &rows!(StoredOnly "no SELinux labels yet": concat!($spec, ".securityContext.seLinuxOptions"), concat!($spec, ".securityContext.seLinuxChangePolicy")),
             &rows!(StoredOnly "kernel parameters are not set yet": concat!($spec, ".securityContext.sysctls")),
             &rows!(StoredOnly "groups of the image are not merged": concat!($spec, ".securityContext.supplementalGroupsPolicy")),
-            &rows!(NoEffect "ownership is set at each start": concat!($spec, ".securityContext.fsGroupChangePolicy")),
             &rows!(StoredOnly "tokens are not issued yet": concat!($spec, ".volumes.projected.sources.serviceAccountToken")),
             &rows!(StoredOnly "certificates are not projected": concat!($spec, ".volumes.projected.sources.clusterTrustBundle"), concat!($spec, ".volumes.projected.sources.podCertificate")),
             &rows!(StoredOnly "held for memory alone, directories are not measured": concat!($spec, ".volumes.emptyDir.sizeLimit")),
