@@ -12,6 +12,7 @@ mod deployments;
 mod disruption;
 mod doctor;
 mod exercise_nginx_curl;
+mod first_contact;
 mod harness;
 mod identity;
 mod installing;

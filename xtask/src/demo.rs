@@ -1,69 +1,32 @@
-//! `cargo xtask demo`: a StatefulSet on real containers, step by step, with the kubectl line behind each step.
+//! `cargo xtask demo`: PostgreSQL with streaming replicas on real containers, step by step, with the kubectl line behind
+//! each step.
 
-use crate::{cargo, images, step, system, target};
+mod view;
+
+use crate::{cargo, images, root, step, system, target};
 use anyhow::{Context, Result, bail, ensure};
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::io::IsTerminal;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use view::View;
 
-const IMAGES: &[&str] = &["nginx:1.12", "nginx:1.13"];
+const IMAGES: &[&str] = &["postgres:15"];
 
 /// How long a step may take before the demo gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What is shown, as a user would write it.
-const MANIFEST: &str = "\
-apiVersion: v1
-kind: Service
-metadata:
-  name: nginx
-spec:
-  clusterIP: None          # headless: each pod gets a name of its own
-  selector: {app: nginx}
-  ports:
-  - {name: web, port: 80}
----
-apiVersion: apps/v1
-kind: StatefulSet
-metadata:
-  name: web
-spec:
-  serviceName: nginx
-  replicas: 3
-  selector:
-    matchLabels: {app: nginx}
-  template:
-    metadata:
-      labels: {app: nginx}
-    spec:
-      terminationGracePeriodSeconds: 5
-      containers:
-      - name: nginx
-        image: nginx:1.12
-        ports:
-        - {name: web, containerPort: 80}
-        readinessProbe:
-          httpGet: {path: /, port: web}
-        volumeMounts:
-        - {name: www, mountPath: /data}
-  volumeClaimTemplates:    # each pod gets a disk of its own
-  - metadata:
-      name: www
-    spec:
-      accessModes: [ReadWriteOnce]
-      resources:
-        requests: {storage: 1Gi}
-";
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Builds abide and the images, and runs the demo in a throw-away cluster.
 pub(crate) fn run(debug: bool) -> Result<()> {
     system::need_root()?;
     system::install()?;
     let profile = if debug { "debug" } else { "release" };
-    let mut build = cargo(&["build", "--package", "abide"]);
-    if !debug {
-        build.arg("--release");
-    }
+    // Without optimisation the same build as that of the tests.
+    let mut build = cargo(&["build"]);
+    build.args(if debug {
+        ["--workspace", "--bins"].as_slice()
+    } else {
+        &["--release", "--package", "abide"]
+    });
     eprintln!("building abide ({profile}; some minutes the first time)");
     step(&mut build)?;
     let archives = images::build(IMAGES)?;
@@ -94,61 +57,112 @@ pub(crate) fn run(debug: bool) -> Result<()> {
 
 /// The demo itself, as the command of the throw-away cluster.
 pub(crate) fn inside() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    std::fs::write(folder.path().join("web.yaml"), MANIFEST)?;
-    let story = Story { folder, number: std::cell::Cell::new(0) };
+    let story = Story { number: std::cell::Cell::new(0) };
+    come_up(&story)?;
+    replicate(&story)?;
+    lose_pods(&story)?;
+    update(&story)?;
+    stay(&story)
+}
 
-    story.title("A StatefulSet of three: each pod starts when its predecessor is Ready");
-    story.show("cat web.yaml")?;
-    let watch = story.watch("kubectl get pods -l app=nginx --watch")?;
+fn come_up(story: &Story) -> Result<()> {
+    story.title("A primary and two replicas: each starts when its predecessor is Ready");
+    story.say("examples/postgres: ConfigMap, Secret, three Services, a disruption budget, a StatefulSet, a nightly backup");
+    let view = View::start("app=postgres")?;
     let began = Instant::now();
-    story.show("kubectl apply -f web.yaml")?;
+    story.show("kubectl apply -f examples/postgres")?;
     story.until_ready(3)?;
-    let took = began.elapsed();
-    watch.end()?;
-    story.say(&format!("All three Ready {} ms after `kubectl apply` began.", took.as_millis()));
-
-    story.title("Each has a name, an address and a disk");
-    story.show("kubectl get statefulset,pods,pvc -o wide")?;
-
-    story.title("The names resolve: all of them, and each alone");
-    story.show("kubectl exec web-0 -- getent ahostsv4 nginx")?;
-    story.show("kubectl exec web-0 -- curl -sI web-2.nginx.default.svc.cluster.local")?;
-
-    story.title("A pod is replaced; its name and its data stay");
-    story.show("kubectl exec web-1 -- sh -c 'echo written by the first web-1 > /data/note'")?;
-    story.show("kubectl get pod web-1 -o jsonpath='{.metadata.uid}  {.status.podIP}{\"\\n\"}'")?;
-    let began = Instant::now();
-    story.show("kubectl delete pod web-1")?;
-    story.until_ready(3)?;
+    view.end()?;
     story.say(&format!(
-        "Its successor is Ready {} ms after `kubectl delete` began (nginx ends gracefully first).",
-        began.elapsed().as_millis()
+        "All three Ready {:.1} s after `kubectl apply` began.",
+        began.elapsed().as_secs_f64()
     ));
-    story.show("kubectl get pod web-1 -o jsonpath='{.metadata.uid}  {.status.podIP}{\"\\n\"}'")?;
-    let note = story.show("kubectl exec web-1 -- cat /data/note")?;
-    ensure!(note == "written by the first web-1\n", "the data is not there: {note}");
-    story.show("kubectl exec web-0 -- curl -sI web-1.nginx.default.svc.cluster.local")?;
-
-    story.title("A rolling update: from the highest ordinal down, one at a time");
-    let watch = story.watch("kubectl get pods -l app=nginx --watch-only -o custom-columns=NAME:.metadata.name,IMAGE:.spec.containers[0].image,READY:.status.containerStatuses[0].ready,DELETED:.metadata.deletionTimestamp")?;
-    story.show("kubectl set image statefulset/web nginx=nginx:1.13")?;
-    story.show("kubectl rollout status statefulset/web")?;
-    story.until_ready(3)?;
-    watch.end()?;
-    story.show(
-        "kubectl get pods -o custom-columns=NAME:.metadata.name,IMAGE:.spec.containers[0].image",
-    )?;
-
-    story.title("Scaled down in reverse order; the disks stay");
-    story.show("kubectl scale statefulset web --replicas=1")?;
-    story.until_ready(1)?;
-    story.show("kubectl get pods,pvc")?;
+    story.title("Each has a name, an address and a disk");
+    story.show("kubectl get statefulset,pods,pvc -l app=postgres")?;
+    story.show("kubectl exec postgres-1 -- getent ahostsv4 postgres-0.postgres-headless.default.svc.cluster.local")?;
     Ok(())
 }
 
+fn replicate(story: &Story) -> Result<()> {
+    story.title("What is written on the primary is read on the replicas");
+    story.until_streaming()?;
+    story.show(STREAMING)?;
+    story.show(&psql(0, "CREATE TABLE test (id SERIAL PRIMARY KEY, data TEXT)"))?;
+    story.show(&psql(0, "INSERT INTO test (data) VALUES ('written on the primary')"))?;
+    story.until_read(1)?;
+    story.show(&psql(1, "SELECT * FROM test"))?;
+    let refused =
+        story.show_refused(&psql(2, "INSERT INTO test (data) VALUES ('on a replica')"))?;
+    ensure!(refused.contains("read-only transaction"), "a replica took a write");
+    Ok(())
+}
+
+fn lose_pods(story: &Story) -> Result<()> {
+    story.title(
+        "A replica is lost: its successor has its name and its disk, and goes on from there",
+    );
+    lose(story, 2)?;
+    story.show("kubectl logs postgres-2 -c prepare")?;
+    story.title("The primary is lost: the data are still there, and the replicas find it again");
+    lose(story, 0)?;
+    story.until_read(0)?;
+    story.show(&psql(0, "SELECT * FROM test"))?;
+    story.until_streaming()?;
+    story.show(STREAMING).map(drop)
+}
+
+fn lose(story: &Story, ordinal: u32) -> Result<()> {
+    let view = View::start("app=postgres")?;
+    let began = Instant::now();
+    story.show(&format!("kubectl delete pod postgres-{ordinal}"))?;
+    story.until_ready(3)?;
+    view.end()?;
+    story.say(&format!(
+        "Ready again {:.1} s after `kubectl delete` began (PostgreSQL ends gracefully first).",
+        began.elapsed().as_secs_f64()
+    ));
+    Ok(())
+}
+
+fn update(story: &Story) -> Result<()> {
+    story.title("A rolling update: the replicas first, the primary last, one at a time");
+    let view = View::start("app=postgres")?;
+    story.show("kubectl set env statefulset/postgres UPDATED=yes")?;
+    story.run("kubectl rollout status statefulset/postgres --timeout=120s")?;
+    story.until_ready(3)?;
+    view.end()?;
+    story.show("kubectl rollout history statefulset/postgres")?;
+    story.title("Scaled down in reverse order; the disks stay");
+    let view = View::start("app=postgres")?;
+    story.show("kubectl scale statefulset postgres --replicas=1")?;
+    story.until_ready(1)?;
+    view.end()?;
+    story.show("kubectl get pods,pvc -l app=postgres")?;
+    story.until_read(0)?;
+    story.show(&psql(0, "SELECT * FROM test")).map(drop)
+}
+
+/// Who sits at a terminal may go on with the cluster.
+fn stay(story: &Story) -> Result<()> {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Ok(());
+    }
+    story.title("The cluster is yours");
+    let kubeconfig = std::env::var("KUBECONFIG").unwrap_or_default();
+    story.say(&format!("KUBECONFIG={kubeconfig} is set in this shell; the cluster ends with it."));
+    story.say("Try: kubectl get pods   kubectl scale sts postgres --replicas=5   kubectl describe sts postgres   exit");
+    let mut shell = Command::new("bash");
+    shell.current_dir(root()).env("PS1", "(abide) \\w # ").args(["--norc", "-i"]);
+    shell.status().context("start a shell").map(drop)
+}
+
+const STREAMING: &str = "kubectl exec postgres-0 -- psql -U postgres -c \"SELECT application_name, client_addr, state FROM pg_stat_replication ORDER BY 1\"";
+
+fn psql(ordinal: u32, query: &str) -> String {
+    format!("kubectl exec postgres-{ordinal} -- psql -U postgres -c \"{query}\"")
+}
+
 struct Story {
-    folder: tempfile::TempDir,
     number: std::cell::Cell<u32>,
 }
 
@@ -162,66 +176,70 @@ impl Story {
         eprintln!("\x1b[32m   {text}\x1b[0m");
     }
 
-    /// Shows a line, runs it, shows what it prints.
-    fn show(&self, line: &str) -> Result<String> {
-        eprintln!("\x1b[1m$ {line}\x1b[0m");
-        let output = Command::new("bash")
-            .args(["-c", line])
-            .current_dir(self.folder.path())
-            .stdin(Stdio::null())
-            .output()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let mut out = std::io::stderr().lock();
-        for line in text.lines().chain(String::from_utf8_lossy(&output.stderr).lines()) {
-            writeln!(out, "  {line}")?;
-        }
-        ensure!(output.status.success(), "{line}: {}", output.status);
-        Ok(text)
+    fn try_run(&self, line: &str) -> Result<Output> {
+        let mut bash = Command::new("bash");
+        bash.args(["-c", line]).current_dir(root()).stdin(Stdio::null());
+        bash.output().with_context(|| format!("run {line}"))
     }
 
-    /// Starts a watch whose lines appear as they come.
-    fn watch(&self, line: &str) -> Result<Watch> {
-        eprintln!("\x1b[1m$ {line} &\x1b[0m");
-        let mut child = Command::new("bash")
-            .args(["-c", &format!("exec {line}")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let output = child.stdout.take().context("the watch's output")?;
-        let lines = std::thread::spawn(move || {
-            for line in
-                std::io::BufRead::lines(std::io::BufReader::new(output)).map_while(Result::ok)
-            {
-                eprintln!("  \x1b[33m{line}\x1b[0m");
+    /// Runs a line, and shows only that.
+    fn run(&self, line: &str) -> Result<()> {
+        view::print(&format!("\x1b[1m$ {line}\x1b[0m"));
+        let output = self.try_run(line)?;
+        ensure!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    /// Shows a line, runs it, shows what it prints.
+    fn show(&self, line: &str) -> Result<String> {
+        let output = self.shown(line)?;
+        ensure!(output.status.success(), "{line}: {}", output.status);
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The same for a line that must fail; returns its complaint.
+    fn show_refused(&self, line: &str) -> Result<String> {
+        let output = self.shown(line)?;
+        ensure!(!output.status.success(), "{line}: succeeded");
+        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    fn shown(&self, line: &str) -> Result<Output> {
+        view::print(&format!("\x1b[1m$ {line}\x1b[0m"));
+        let output = self.try_run(line)?;
+        for bytes in [&output.stdout, &output.stderr] {
+            for line in String::from_utf8_lossy(bytes).lines() {
+                view::print(&format!("  {line}"));
             }
-        });
-        Ok(Watch { child, lines })
+        }
+        Ok(output)
+    }
+
+    fn until(&self, line: &str, wanted: impl Fn(&str) -> bool, what: &str) -> Result<()> {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            let output = self.try_run(line)?;
+            if wanted(&String::from_utf8_lossy(&output.stdout)) {
+                return Ok(());
+            }
+        }
+        bail!("{what} not within {} s", PATIENCE.as_secs())
     }
 
     fn until_ready(&self, replicas: u32) -> Result<()> {
         let wanted = format!("{replicas} {replicas} {replicas}");
-        let line = "kubectl get statefulset web -o jsonpath='{.status.readyReplicas} {.status.replicas} {.status.availableReplicas}'";
-        let began = Instant::now();
-        while began.elapsed() < PATIENCE {
-            let output = Command::new("bash").args(["-c", line]).output()?;
-            if String::from_utf8_lossy(&output.stdout) == wanted {
-                return Ok(());
-            }
-        }
-        bail!("the set did not become {replicas}/{replicas} within {} s", PATIENCE.as_secs())
+        let line = "kubectl get statefulset postgres -o jsonpath='{.status.readyReplicas} {.status.replicas} {.status.availableReplicas}'";
+        self.until(line, |text| text == wanted, &format!("{replicas} of {replicas} Ready"))
     }
-}
 
-struct Watch {
-    child: std::process::Child,
-    lines: std::thread::JoinHandle<()>,
-}
+    /// Waits until the row is there: a replica follows its primary after a moment.
+    fn until_read(&self, ordinal: u32) -> Result<()> {
+        let query = psql(ordinal, "SELECT data FROM test");
+        self.until(&query, |text| text.contains("written on the primary"), "the row is read")
+    }
 
-impl Watch {
-    fn end(mut self) -> Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        ensure!(self.lines.join().is_ok(), "the watch's reader failed");
-        Ok(())
+    fn until_streaming(&self) -> Result<()> {
+        let both = |text: &str| text.matches("streaming").count() == 2;
+        self.until(STREAMING, both, "two replicas streaming")
     }
 }

@@ -67,21 +67,9 @@ impl NodeConnector for OwnNode {
 /// Serves until SIGINT or SIGTERM.
 pub(crate) async fn serve(mut settings: Settings, began: Instant) -> Result<()> {
     let closing = CancellationToken::new();
-    std::fs::create_dir_all(&settings.data_dir)
-        .with_context(|| format!("make {}", settings.data_dir.display()))?;
-    let store = store::Embedded::open(
-        &settings.data_dir.join("state"),
-        apiserver::indexer(),
-        store::Options::default(),
-    )?;
+    let (store, listener) = open_doors(&settings).await?;
     std::fs::write(settings.data_dir.join("server.pid"), std::process::id().to_string())
         .context("write server.pid")?;
-    let listener = TcpListener::bind(settings.listen).await.with_context(|| {
-        format!(
-            "listen at {} (is another server running? choose another with --listen)",
-            settings.listen
-        )
-    })?;
     let pki = open_pki(&settings)?;
 
     let nodes = Arc::new(OwnNode { name: settings.node_name.clone(), router: OnceLock::new() });
@@ -142,6 +130,38 @@ pub(crate) async fn serve(mut settings: Settings, began: Instant) -> Result<()> 
         task.await.context("a part of the server failed while it was shut down")?;
     }
     Ok(())
+}
+
+/// The store and the listener, in the order in which a refusal says most and leaves nothing behind: a second server on the
+/// same data learns that, and one whose port is taken has made no folder.
+async fn open_doors(settings: &Settings) -> Result<(store::Embedded, TcpListener)> {
+    let exists = settings.data_dir.join("state").exists();
+    let early = if exists { None } else { Some(listen(settings).await?) };
+    std::fs::create_dir_all(&settings.data_dir).with_context(|| {
+        format!("make {} (choose another folder with --data-dir)", settings.data_dir.display())
+    })?;
+    let folder = settings.data_dir.join("state");
+    let store = store::Embedded::open(&folder, apiserver::indexer(), store::Options::default());
+    let store = store.map_err(|error| match error {
+        store::OpenError::Io(words) => anyhow::anyhow!(
+            "{words} (nothing was changed; if the file is damaged, restore a backup with `abide restore`)"
+        ),
+        other => other.into(),
+    })?;
+    let listener = match early {
+        Some(listener) => listener,
+        None => listen(settings).await?,
+    };
+    Ok((store, listener))
+}
+
+async fn listen(settings: &Settings) -> Result<TcpListener> {
+    TcpListener::bind(settings.listen).await.with_context(|| {
+        format!(
+            "listen at {} (is another server running? choose another with --listen)",
+            settings.listen
+        )
+    })
 }
 
 /// The address at which clients on this machine find a listener.

@@ -74,11 +74,7 @@ impl Command {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
             match self {
                 Command::Import { file, name, place } => {
-                    let imported = place
-                        .open()?
-                        .import(&file, name.as_deref())
-                        .await
-                        .with_context(|| format!("import {}", file.display()))?;
+                    let imported = place.open()?.import(&file, name.as_deref()).await?;
                     let lines: Vec<String> = imported
                         .iter()
                         .map(|image| format!("{}  {}\n", image.names.join(" "), image.id))
