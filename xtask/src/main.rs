@@ -7,6 +7,7 @@ mod images;
 mod system;
 mod test;
 mod tidy;
+mod tutorials;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -67,6 +68,12 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Writes docs/tutorials.md: which line of which tutorial is proved by which test (or checks that it is current).
+    Tutorials {
+        /// Only check.
+        #[arg(long)]
+        check: bool,
+    },
     /// Installs the distribution's packages that tests and the demo need.
     Setup,
 }
@@ -82,6 +89,7 @@ fn main() -> Result<()> {
         Task::Model => test::model(),
         Task::Tidy => tidy::run(),
         Task::Compat { check } => test::compat(check),
+        Task::Tutorials { check } => tutorials::run(check),
         Task::Setup => system::install(),
     }
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that CI runs, in the order in which it fails soonest.
 
-use crate::{cargo, images, root, step, system, target, tidy};
+use crate::{cargo, images, root, step, system, target, tidy, tutorials};
 use anyhow::{Context, Result, ensure};
 use std::process::Command;
 
@@ -44,6 +44,7 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     step(&mut cargo(&["build", "--workspace", "--bins"]))?;
     if filter.is_none() {
         compat(true)?;
+        tutorials::run(true)?;
     }
     tests(filter)?;
     if filter.is_none() {
