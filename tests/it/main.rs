@@ -11,6 +11,7 @@ mod clusters;
 mod deployments;
 mod disruption;
 mod doctor;
+mod documents;
 mod exercise_nginx_curl;
 mod first_contact;
 mod harness;

@@ -137,10 +137,10 @@ pub(crate) async fn serve(mut settings: Settings, began: Instant) -> Result<()> 
 async fn open_doors(settings: &Settings) -> Result<(store::Embedded, TcpListener)> {
     let exists = settings.data_dir.join("state").exists();
     let early = if exists { None } else { Some(listen(settings).await?) };
-    std::fs::create_dir_all(&settings.data_dir).with_context(|| {
+    let folder = settings.data_dir.join("state");
+    make_private(&settings.data_dir).and_then(|()| make_private(&folder)).with_context(|| {
         format!("make {} (choose another folder with --data-dir)", settings.data_dir.display())
     })?;
-    let folder = settings.data_dir.join("state");
     let store = store::Embedded::open(&folder, apiserver::indexer(), store::Options::default());
     let store = store.map_err(|error| match error {
         store::OpenError::Io(words) => anyhow::anyhow!(
@@ -153,6 +153,12 @@ async fn open_doors(settings: &Settings) -> Result<(store::Embedded, TcpListener
         None => listen(settings).await?,
     };
     Ok((store, listener))
+}
+
+/// A folder that root alone enters, unless it is there already: state holds Secrets, and volumes what programs keep.
+fn make_private(folder: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 async fn listen(settings: &Settings) -> Result<TcpListener> {
