@@ -54,16 +54,36 @@ story! {
 #[test]
 fn every_command_of_ours_in_a_document_is_understood() {
     let mut seen = 0;
-    for name in ["README.md", "README.ja.md", "docs/install.md", "docs/operations.md", "docs/images.md", "docs/doctor.md", "docs/simulated-nodes.md", "docs/security.md"] {
+    for name in [
+        "README.md",
+        "README.ja.md",
+        "docs/install.md",
+        "docs/operations.md",
+        "docs/images.md",
+        "docs/doctor.md",
+        "docs/simulated-nodes.md",
+        "docs/security.md",
+    ] {
         for code in code(name) {
-            let Some(command) = code.trim_start_matches("$ ").strip_prefix("abide ") else { continue };
+            let Some(command) = code.trim_start_matches("$ ").strip_prefix("abide ") else {
+                continue;
+            };
             let Some(word) = command.split_whitespace().next() else { continue };
             if !word.chars().all(|character| character.is_ascii_lowercase() || character == '-') {
                 continue;
             }
             let subcommand = command.split_whitespace().nth(1).filter(|_| word == "image");
-            let help = std::process::Command::new(abide()).arg(word).args(subcommand).arg("--help").output().unwrap();
-            assert!(help.status.success(), "{name}: abide {command}: {}", String::from_utf8_lossy(&help.stderr));
+            let help = std::process::Command::new(abide())
+                .arg(word)
+                .args(subcommand)
+                .arg("--help")
+                .output()
+                .unwrap();
+            assert!(
+                help.status.success(),
+                "{name}: abide {command}: {}",
+                String::from_utf8_lossy(&help.stderr)
+            );
             let help = String::from_utf8_lossy(&help.stdout).into_owned();
             let own = command.split(" -- ").next().unwrap().split(" #").next().unwrap();
             for flag in own.split([' ', '=']).filter(|part| part.starts_with("--")) {
