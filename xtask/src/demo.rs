@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) fn run(debug: bool) -> Result<()> {
     system::need_root()?;
     system::install()?;
+    // Before the build, which may put a new file in this one's place.
+    let me = std::env::current_exe().context("find the program's own file")?;
     let profile = if debug { "debug" } else { "release" };
     // Without optimisation the same build as that of the tests.
     let mut build = cargo(&["build"]);
@@ -36,7 +38,6 @@ pub(crate) fn run(debug: bool) -> Result<()> {
     for archive in &archives {
         command.arg("--image").arg(archive);
     }
-    let me = std::env::current_exe().context("find the program's own file")?;
     eprintln!("\nA throw-away cluster, in namespaces of its own:  abide run -- …\n");
     let began = Instant::now();
     let status = command
