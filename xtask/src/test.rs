@@ -24,6 +24,7 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     system::install()?;
     if filter.is_none() {
         tidy::run()?;
+        tutorials::run(true)?;
         if component("fmt") {
             step(&mut cargo(&["fmt", "--all", "--check"]))?;
         }
@@ -44,7 +45,6 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     step(&mut cargo(&["build", "--workspace", "--bins"]))?;
     if filter.is_none() {
         compat(true)?;
-        tutorials::run(true)?;
     }
     tests(filter)?;
     if filter.is_none() {
