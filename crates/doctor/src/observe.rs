@@ -379,12 +379,13 @@ async fn read(
         limit_bytes: Some(BYTES),
         ..LogParams::default()
     };
+    let other = LogParams { previous: !previous, ..parameters.clone() };
     let text = match api.logs(&pod, &parameters).await {
         // The try before may have been cleared away, or the last one may not have begun: the other says as much.
-        Err(kube::Error::Api(status)) if status.code != 403 => {
-            api.logs(&pod, &LogParams { previous: !previous, ..parameters }).await?
-        }
-        other => other?,
+        Err(kube::Error::Api(status)) if status.code != 403 => api.logs(&pod, &other).await?,
+        // One that has just begun has said nothing yet.
+        Ok(text) if text.is_empty() => api.logs(&pod, &other).await.unwrap_or_default(),
+        answer => answer?,
     };
     let lines = text.lines().map(str::to_owned).collect();
     Ok(Log { namespace, pod, container, lines })
