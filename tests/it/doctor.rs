@@ -293,8 +293,10 @@ if [ $(cat /data/version) != $VERSION ]; then
   echo "DETAIL:  The data directory was initialized by PostgreSQL version $(cat /data/version), which is not compatible with this version $VERSION."
   exit 1
 fi
-trap exit TERM; while :; do sleep 1; done"#;
-        let container = format!("        env: [{{name: VERSION, value: '15'}}]\n{CLAIM}");
+touch /tmp/up; trap exit TERM; while :; do sleep 1; done"#;
+        // Without it a pod is Ready for the moment before it gives up, and the update goes on to the next.
+        let probe = "        readinessProbe: {exec: {command: [test, -f, /tmp/up]}, periodSeconds: 1}\n";
+        let container = format!("        env: [{{name: VERSION, value: '15'}}]\n{probe}{CLAIM}");
         k.apply(&(set(2, "OrderedReady", script, &container, &template("")) + &service("db")));
         until_healthy(k);
         let before = k.field("sts/db", ".status.updateRevision");
