@@ -99,8 +99,12 @@ pub(super) async fn logs(
         Ok(found) => found,
         Err(response) => return response,
     };
-    let wanted =
-        if options.previous { previous(&shared, &target, &containers) } else { containers.last() };
+    let wanted = if options.previous {
+        // A try that has just begun is not in the status yet.
+        previous(&shared, &target, &containers).or_else(|| containers.iter().rev().nth(1))
+    } else {
+        containers.last()
+    };
     let Some(container) = wanted.cloned() else {
         let (namespace, name, container) = target;
         let message = if options.previous {
