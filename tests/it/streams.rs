@@ -33,7 +33,7 @@ story! {
             k.file("inside.sh", "until [ \"$(stty size)\" = '31 101' ]; do :; done; stty size; touch /tmp/up; until [ -f /tmp/go ] && [ \"$(stty size)\" = '41 111' ]; do :; done; stty size; rm /tmp/up /tmp/go; exit 3");
             k.file("terminal.sh", &format!(
                 "{transport}stty rows 31 cols 101; T=$(tty)\n\
-                 (until kubectl exec web -- test -f /tmp/up; do :; done; stty rows 41 cols 111 < $T; kubectl exec web -- touch /tmp/go) &\n\
+                 (until kubectl exec web -- test -f /tmp/up 2> /dev/null; do :; done; stty rows 41 cols 111 < $T; kubectl exec web -- touch /tmp/go) &\n\
                  kubectl exec -it web -- sh -c \"$(cat inside.sh)\"\n\
                  echo code $?\n"
             ));
