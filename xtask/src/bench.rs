@@ -42,23 +42,27 @@ spec:
 END
 now() { date +%s%3N; }
 S=$ABIDE_DATA_DIR/../stamped
-# Everything that a watch shows, each line with the time (in microseconds) at which it came.
-stamped() { kubectl get pods --watch-only --output-watch-events "${@/#/--field-selector=metadata.name=}" | while read -r line; do echo "${EPOCHREALTIME/[.,]/} $line"; done > $S & sleep 1; }
+# Everything that a watch of a kind (or of one object of it) shows, each line with the time (in microseconds) at which it came.
+stamped() { kill $T 2> /dev/null; kubectl get $1 --watch-only --output-watch-events ${2:+--field-selector=metadata.name=$2} | while read -r line; do echo "${EPOCHREALTIME/[.,]/} $line"; done > $S & T=$!; sleep 1; }
 # Milliseconds from the first line like $1 until the first like $2 after the first like $3.
 between() { awk -v from="$1" -v to="$2" -v after="${3:-$1}" '!a && $0 ~ from {a=$1} $0 ~ after {s=1} s && a && $0 ~ to {print ($1 - a) / 1000; exit}' $S; }
 # Makes so many sets of so many simulated replicas and waits until all are Ready.
-sets() { for i in $(seq $1); do printf '%s\n' "apiVersion: apps/v1" "kind: StatefulSet" "metadata: {name: set-$i}" "spec: {serviceName: s, replicas: $2, podManagementPolicy: $([ $2 -gt 5 ] && echo Parallel || echo OrderedReady), selector: {matchLabels: {app: set-$i}}, template: {metadata: {labels: {app: set-$i}}, spec: {containers: [{name: main, image: busybox}]}}}" ---; done | kubectl create -f - >&2
-  until [ "$(kubectl get sts -o jsonpath='{.items[*].status.readyReplicas}' | tr ' ' '\n' | grep -c "^$2$")" = $1 ]; do sleep 0.2; done; }
+sets() { stamped sts; for i in $(seq $1); do printf '%s\n' "apiVersion: apps/v1" "kind: StatefulSet" "metadata: {name: set-$i}" "spec: {serviceName: s, replicas: $2, podManagementPolicy: $([ $2 -gt 5 ] && echo Parallel || echo OrderedReady), selector: {matchLabels: {app: set-$i}}, template: {metadata: {labels: {app: set-$i}}, spec: {containers: [{name: main, image: busybox}]}}}" ---; done > $ABIDE_DATA_DIR/../sets.yaml; C=$(cpu); kubectl create -f $ABIDE_DATA_DIR/../sets.yaml >&2
+  until [ $(grep -c " $2/$2 " $S) -ge $1 ]; do sleep 0.2; done; }
+# Milliseconds from the first set made to the last one all Ready.
+all_ready() { awk '!a {a=$1} $4 == "'$1/$1'" {z=$1} END {print (z - a) / 1000}' $S; }
 cpu() { awk '{print ($14 + $15) / 100}' /proc/$(cat $ABIDE_DATA_DIR/server.pid)/stat; }
 memory() { awk '/^Rss:/ {print int($2 / 1024)}' /proc/$(cat $ABIDE_DATA_DIR/server.pid)/smaps_rollup; }
 ready() { until [ "$(kubectl get sts web -o jsonpath='{.status.readyReplicas}')" = $1 ]; do :; done; }
 "#;
 
 /// `W=` makes the helpers known; the value is not used.
-const MANY_SETS: &str = r#"W=0; sets 1000 5; kubectl get pods -o jsonpath='{range .items[*]}{.metadata.creationTimestamp} {.status.conditions[?(@.type=="Ready")].lastTransitionTime}{"\n"}{end}' | awk '{gsub(/[-T:Z]/," "); a=mktime($1" "$2" "$3" "$4" "$5" "$6); z=mktime($7" "$8" "$9" "$10" "$11" "$12); if (!f || a<f) f=a; if (z>l) l=z} END {print (l-f)*1000}'"#;
-const MANY_SETS_CPU: &str = "W=0; sets 1000 5; cpu";
+const HUNDRED_SETS: &str = "W=0; sets 100 5; all_ready 5";
+const HUNDRED_SETS_CPU: &str = "W=0; sets 100 5; echo $C $(cpu) | awk '{print $2 - $1}'";
+const MANY_SETS: &str = "W=0; sets 1000 5; all_ready 5";
+const MANY_SETS_CPU: &str = "W=0; sets 1000 5; echo $C $(cpu) | awk '{print $2 - $1}'";
 const TEN_THOUSAND_MEMORY: &str = "W=0; sets 100 100; memory";
-const TEN_THOUSAND_DELETE: &str = "W=0; sets 100 100; stamped set-7-42; kubectl delete pod set-7-42 --wait=false >&2; until grep -q ADDED $S; do :; done; between DELETED ADDED";
+const TEN_THOUSAND_DELETE: &str = "W=0; sets 100 100; stamped pods set-7-42; kubectl delete pod set-7-42 --wait=false >&2; until grep -q ADDED $S; do sleep 0.1; done; between DELETED ADDED";
 
 const ROWS: &[Row] = &[
     Row {
@@ -91,8 +95,8 @@ const ROWS: &[Row] = &[
         upstream: "720",
         target: "80",
         flags: &["busybox"],
-        script: "W=3; kubectl apply -f $ABIDE_DATA_DIR/web.yaml >&2; ready 3; stamped web-1; kubectl delete pod web-1 --wait=false >&2; \
-                 until grep -q 'ADDED.*web-1' $S && grep -q 'MODIFIED.*web-1 .*1/1' <(sed -n '/ADDED.*web-1/,$p' $S); do :; done; \
+        script: "W=3; kubectl apply -f $ABIDE_DATA_DIR/web.yaml >&2; ready 3; stamped pods web-1; kubectl delete pod web-1 --wait=false >&2; \
+                 until sed -n '/ADDED.*web-1/,$p' $S | grep -q 'MODIFIED.*web-1 .*1/1'; do sleep 0.1; done; \
                  between 'DELETED.*web-1 ' 'MODIFIED.*web-1 .*1/1' 'ADDED.*web-1 '",
     },
     Row {
@@ -109,16 +113,15 @@ const ROWS: &[Row] = &[
         upstream: "70000",
         target: "1000",
         flags: &["--simulated-nodes=10"],
-        script: r#"for i in $(seq 100); do cat <<END
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: set-$i}
-spec: {serviceName: s, replicas: 5, selector: {matchLabels: {app: set-$i}}, template: {metadata: {labels: {app: set-$i}}, spec: {containers: [{name: main, image: busybox}]}}}
----
-END
-done > $ABIDE_DATA_DIR/sets.yaml; kubectl create -f $ABIDE_DATA_DIR/sets.yaml >&2
-until [ "$(kubectl get sts -o jsonpath='{.items[*].status.readyReplicas}' | tr ' ' '\n' | grep -c '^5$')" = 100 ]; do :; done
-kubectl get pods -o jsonpath='{range .items[*]}{.metadata.creationTimestamp} {.status.conditions[?(@.type=="Ready")].lastTransitionTime}{"\n"}{end}' | awk '{gsub(/[-T:Z]/," "); a=mktime($1" "$2" "$3" "$4" "$5" "$6); z=mktime($7" "$8" "$9" "$10" "$11" "$12); if (!f || a<f) f=a; if (z>l) l=z} END {print (l-f)*1000}'"#,
+        script: HUNDRED_SETS,
+    },
+    Row {
+        name: "the same: the server's CPU seconds",
+        unit: "s",
+        upstream: "17",
+        target: "1",
+        flags: &["--simulated-nodes=10"],
+        script: HUNDRED_SETS_CPU,
     },
     Row {
         name: "1,000 StatefulSets x 5, simulated nodes, from the first to the last Ready",
@@ -129,7 +132,7 @@ kubectl get pods -o jsonpath='{range .items[*]}{.metadata.creationTimestamp} {.s
         script: MANY_SETS,
     },
     Row {
-        name: "the same: the server's CPU seconds",
+        name: "the 1,000 StatefulSets: the server's CPU seconds",
         unit: "s",
         upstream: "",
         target: "",
@@ -188,7 +191,10 @@ pub(crate) fn run(filter: Option<&str>, runs: usize, debug: bool) -> Result<()> 
 fn print(name: &str, figures: &[f64], unit: &str, upstream: &str, target: &str) {
     let (median, first, last) =
         (figures[figures.len() / 2], figures[0], figures[figures.len() - 1]);
-    eprintln!("{name:70} {median:8.0} {first:8.0} {last:8.0} {unit:5} {upstream:>9} {target:>7}");
+    let digits = usize::from(unit == "s");
+    eprintln!(
+        "{name:70} {median:8.digits$} {first:8.digits$} {last:8.digits$} {unit:5} {upstream:>9} {target:>7}"
+    );
 }
 
 fn measure(abide: &Path, row: &Row) -> Result<f64> {

@@ -37,14 +37,90 @@ pub fn typed<T: serde::de::DeserializeOwned + serde::Serialize>(
     };
     drop_nulls(&mut value, 0).map_err(refuse)?;
     canonical_amounts(&mut value, false).map_err(refuse)?;
-    let known: T = serde_path_to_error::deserialize(&value).map_err(|error| {
-        let path = error.path().to_string();
-        refuse(in_gos_words(&kind, &path, &error.into_inner().to_string()))
+    // Through text, since that is how clients in this process read objects, too: one reader of each type is enough.
+    let text = serde_json::to_vec(&value).map_err(ApiError::internal)?;
+    let known: T = serde_json::from_slice(&text).map_err(|error| {
+        let path = path_at(&text, error.column());
+        let words = error.to_string();
+        let words = words.rsplit_once(" at line 1 column ").map_or(&*words, |(words, _)| words);
+        refuse(in_gos_words(&kind, &path, words))
     })?;
     let known = serde_json::to_value(known).map_err(ApiError::internal)?;
     let mut unknown_fields = Vec::new();
-    unknown(&value, &known, "", &mut unknown_fields);
+    unknown(&value, &known, &Path::Root, &mut unknown_fields);
     Ok(Decoded { value: known, unknown_fields })
+}
+
+/// Where in an object something stands: `spec.containers[0].image`. Written only when somebody asks.
+enum Path<'a> {
+    Root,
+    Field(&'a Path<'a>, &'a str),
+    Element(&'a Path<'a>, usize),
+}
+
+impl std::fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Path::Root => Ok(()),
+            Path::Field(Path::Root, name) => f.write_str(name),
+            Path::Field(parent, name) => write!(f, "{parent}.{name}"),
+            Path::Element(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}
+
+/// The path of the value that is being read, or about to be, when so many bytes of JSON (without spaces) are read.
+fn path_at(text: &[u8], bytes: usize) -> String {
+    /// An object that is being read, with its latest key, or a list.
+    enum Level {
+        Object(String),
+        List(usize),
+    }
+    let mut levels: Vec<Level> = Vec::new();
+    let mut text = text.iter().take(bytes).copied();
+    // A string is a key if an object is open and no colon came yet.
+    let mut awaits_key = false;
+    while let Some(byte) = text.next() {
+        match byte {
+            b'{' => levels.push(Level::Object(String::new())),
+            b'[' => levels.push(Level::List(0)),
+            b'}' | b']' => drop(levels.pop()),
+            b':' => awaits_key = false,
+            b',' => {
+                if let Some(Level::List(index)) = levels.last_mut() {
+                    *index += 1;
+                }
+            }
+            b'"' => {
+                let mut string = vec![b'"'];
+                while let Some(byte) = text.next() {
+                    string.push(byte);
+                    match byte {
+                        b'\\' => string.extend(text.next()),
+                        b'"' => break,
+                        _ => {}
+                    }
+                }
+                if let (true, Some(Level::Object(key))) = (awaits_key, levels.last_mut()) {
+                    *key = serde_json::from_slice(&string).unwrap_or_default();
+                }
+            }
+            _ => {}
+        }
+        if matches!(byte, b'{' | b',') {
+            awaits_key = matches!(levels.last(), Some(Level::Object(_)));
+        }
+    }
+    let mut path = String::new();
+    for level in levels {
+        match level {
+            Level::Object(key) if key.is_empty() => {}
+            Level::Object(key) if path.is_empty() => path = key,
+            Level::Object(key) => path = format!("{path}.{key}"),
+            Level::List(index) => path = format!("{path}[{index}]"),
+        }
+    }
+    path
 }
 
 /// In Go a null is the absence of a value.
@@ -86,20 +162,20 @@ pub(crate) fn canonical_amounts(value: &mut Value, inside: bool) -> Result<(), S
 }
 
 /// Collects what `given` has and `known` does not.
-fn unknown(given: &Value, known: &Value, path: &str, found: &mut Vec<String>) {
+fn unknown(given: &Value, known: &Value, path: &Path<'_>, found: &mut Vec<String>) {
     match (given, known) {
         (Value::Object(given), Value::Object(known)) => {
             for (key, value) in given {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let path = Path::Field(path, key);
                 match known.get(key) {
                     Some(known) => unknown(value, known, &path, found),
-                    None => found.push(path),
+                    None => found.push(path.to_string()),
                 }
             }
         }
         (Value::Array(given), Value::Array(known)) => {
             for (index, (given, known)) in given.iter().zip(known).enumerate() {
-                unknown(given, known, &format!("{path}[{index}]"), found);
+                unknown(given, known, &Path::Element(path, index), found);
             }
         }
         _ => {}
@@ -139,79 +215,76 @@ fn in_gos_words(kind: &str, path: &str, error: &str) -> String {
 ///
 /// An error says where the text stops being JSON.
 pub fn parse_json(bytes: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
-    let value: Value = serde_json::from_slice(bytes).map_err(|error| {
+    let mut twice = Vec::new();
+    let mut text = serde_json::Deserializer::from_slice(bytes);
+    let value = serde::de::DeserializeSeed::deserialize(
+        Reading { path: &Path::Root, twice: &mut twice },
+        &mut text,
+    );
+    value.and_then(|value| text.end().map(|()| (value, twice))).map_err(|error| {
         ApiError::bad_request(format!(
             "the object provided is unrecognized (must be of type Object): {error}"
         ))
-    })?;
-    let mut duplicates = Vec::new();
-    let seen = serde::de::DeserializeSeed::deserialize(
-        Duplicates { path: String::new(), found: &mut duplicates },
-        &mut serde_json::Deserializer::from_slice(bytes),
-    );
-    debug_assert!(seen.is_ok(), "the same bytes were just read");
-    Ok((value, duplicates))
+    })
 }
 
-struct Duplicates<'a> {
-    path: String,
-    found: &'a mut Vec<String>,
+/// Reads a value that stands at `path`.
+struct Reading<'a> {
+    path: &'a Path<'a>,
+    twice: &'a mut Vec<String>,
 }
 
-impl<'de> serde::de::DeserializeSeed<'de> for Duplicates<'_> {
-    type Value = ();
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+impl<'de> serde::de::DeserializeSeed<'de> for Reading<'_> {
+    type Value = Value;
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> serde::de::Visitor<'de> for Duplicates<'_> {
-    type Value = ();
+impl<'de> serde::de::Visitor<'de> for Reading<'_> {
+    type Value = Value;
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("JSON")
     }
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
     }
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::from(value))
     }
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::from(value))
     }
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::from(value))
     }
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::from(value))
     }
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
     }
-    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let mut index = 0;
-        while list
-            .next_element_seed(Duplicates {
-                path: format!("{}[{index}]", self.path),
-                found: self.found,
-            })?
-            .is_some()
-        {
-            index += 1;
-        }
-        Ok(())
-    }
-    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut keys = std::collections::BTreeSet::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let path =
-                if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
-            if !keys.insert(key) {
-                self.found.push(path.clone());
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut elements = Vec::new();
+        loop {
+            let path = &Path::Element(self.path, elements.len());
+            match list.next_element_seed(Reading { path, twice: self.twice })? {
+                Some(element) => elements.push(element),
+                None => return Ok(Value::Array(elements)),
             }
-            map.next_value_seed(Duplicates { path, found: self.found })?;
         }
-        Ok(())
+    }
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut fields = serde_json::Map::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let path = Path::Field(self.path, &key);
+            if fields.contains_key(&key) {
+                self.twice.push(path.to_string());
+            }
+            let value = map.next_value_seed(Reading { path: &path, twice: self.twice })?;
+            fields.insert(key, value);
+        }
+        Ok(Value::Object(fields))
     }
 }
 
@@ -248,6 +321,48 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_read_is_named_by_its_path() {
+        let path = |spec: Value| {
+            let message = typed::<StatefulSet>(set(spec)).unwrap_err().message;
+            let (_, path) = message.split_once("StatefulSet.").unwrap_or(("", &message));
+            path.to_owned()
+        };
+        let containers = |container: Value| json!({"template": {"spec": {"initContainers": [{"name": "i", "args": ["a", "b"]}], "containers": [{"name": "a"}, container]}}});
+        for (wrong, told) in [
+            (containers(json!("b")), "spec.template.spec.containers[1] of type "),
+            (containers(json!([])), "spec.template.spec.containers[1] of type "),
+            (
+                containers(json!({"image": {}})),
+                "spec.template.spec.containers[1].image of type string",
+            ),
+            (
+                containers(json!({"image": 7, "args": []})),
+                "spec.template.spec.containers[1].image of type string",
+            ),
+            (
+                containers(json!({"tty": "yes"})),
+                "spec.template.spec.containers[1].tty of type bool",
+            ),
+            (
+                containers(json!({"args": ["a\\\"{[", {}]})),
+                "spec.template.spec.containers[1].args[1] of type string",
+            ),
+            (containers(json!({"args": {}})), "spec.template.spec.containers[1].args of type "),
+            (
+                json!({"selector": {"matchLabels": {"a\"b": "c", "d": true}}}),
+                "spec.selector.matchLabels.d of type string",
+            ),
+        ] {
+            assert!(path(wrong.clone()).starts_with(told), "{wrong}: {}", path(wrong.clone()));
+        }
+        let missing = path(containers(json!({"ports": [{"name": "p", "containerPort": []}]})));
+        assert!(
+            missing.contains("spec.template.spec.containers[1].ports[0].containerPort"),
+            "{missing}"
+        );
+    }
+
+    #[test]
     fn amounts_may_be_numbers_and_become_canonical() {
         let spec = json!({"template": {"spec": {"containers": [{"name": "a", "resources": {"limits": {"cpu": 1, "memory": "1024Mi"}, "requests": {"cpu": 0.5}}}]}}});
         let decoded = typed::<StatefulSet>(set(spec)).unwrap();
@@ -274,6 +389,10 @@ mod tests {
             parse_json(br#"{"spec":{"a":1,"b":[{"c":1,"c":2}],"a":3}}"#).unwrap();
         assert_eq!(duplicates, ["spec.b[0].c", "spec.a"]);
         assert_eq!(value["spec"]["a"], 3);
+        let text = br#"{"a":[null,true,-1,1.5,18446744073709551615,"\u00e4",{}]}"#;
+        assert_eq!(parse_json(text).unwrap(), (serde_json::from_slice(text).unwrap(), Vec::new()));
+        let error = parse_json(br#"{"a":1} x"#).unwrap_err().message;
+        assert!(error.ends_with("trailing characters at line 1 column 9"), "{error}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::world::{
 };
 use crate::finding::{Evidence, Finding, Severity, Step, evidence, hint, step};
 use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// Why a set has fewer pods than it wants.
 pub(super) fn look(world: World<'_>, set: &StatefulSet, patients: &[Patient<'_>]) -> Vec<Finding> {
@@ -31,6 +32,16 @@ fn new(set: &StatefulSet, rule: &'static str, severity: Severity, summary: Strin
     Finding::new(rule, severity, object("StatefulSet", &set.metadata), summary)
 }
 
+/// When somebody last changed what the set asks for, as far as its managers' entries tell; else when it was made.
+fn last_change(set: &StatefulSet) -> Option<&Time> {
+    let entries = set.metadata.managed_fields.iter().flatten();
+    entries
+        .filter(|entry| entry.subresource.is_none())
+        .filter_map(|entry| entry.time.as_ref())
+        .max_by_key(|time| time.0)
+        .or(set.metadata.creation_timestamp.as_ref())
+}
+
 /// The controller has not looked at what the set says now.
 fn unseen(world: World<'_>, set: &StatefulSet) -> Option<Finding> {
     let generation = set.metadata.generation?;
@@ -39,16 +50,7 @@ fn unseen(world: World<'_>, set: &StatefulSet) -> Option<Finding> {
         return None;
     }
     let set_name = name(&set.metadata);
-    let changed = set
-        .metadata
-        .managed_fields
-        .iter()
-        .flatten()
-        .filter(|entry| entry.subresource.is_none())
-        .filter_map(|entry| entry.time.as_ref())
-        .max_by_key(|time| time.0)
-        .or(set.metadata.creation_timestamp.as_ref());
-    let age = world.age(changed);
+    let age = world.age(last_change(set));
     let late = age >= PATIENCE;
     let finding = new(
         set,
@@ -151,18 +153,7 @@ fn silent(
         .iter()
         .filter_map(|patient| condition(patient.pod, "Ready")?.last_transition_time.as_ref())
         .map(|time| world.age(Some(time)));
-    let changed = set
-        .metadata
-        .managed_fields
-        .iter()
-        .flatten()
-        .filter(|entry| entry.subresource.is_none())
-        .filter_map(|entry| entry.time.as_ref());
-    let quiet = ready
-        .chain(changed.map(|time| world.age(Some(time))))
-        .chain([world.age(set.metadata.creation_timestamp.as_ref())])
-        .min()
-        .unwrap_or(0);
+    let quiet = ready.chain([world.age(last_change(set))]).min().unwrap_or(0);
     if quiet < PATIENCE {
         return new(
             set,
