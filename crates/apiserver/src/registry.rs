@@ -2,11 +2,10 @@
 
 use api::kind::{Kind, Scope};
 use api::{ApiError, Object};
-use bytes::Bytes;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use store::{Change, Entry, Expect, Indexer, Revision, Store, StoreError};
+use store::{Change, Entry, Expect, Indexer, Store, StoreError, Written};
 
 /// What is kept parsed beside each object's bytes.
 #[derive(Debug, Default)]
@@ -151,7 +150,7 @@ impl Registry {
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
         match self
             .store
-            .write(&key(kind, &namespace, &name), Change::Put(encode(object)), Expect::Absent)
+            .write(&key(kind, &namespace, &name), Change::Put(encode(kind, object)), Expect::Absent)
             .await
         {
             Err(StoreError::Conflict(_)) => {
@@ -192,8 +191,8 @@ impl Registry {
                     ..old.entry
                 }));
             }
-            let change =
-                if is_over { Change::Delete(encode(new)) } else { Change::Put(encode(new)) };
+            let encode = encode(kind, new);
+            let change = if is_over { Change::Delete(encode) } else { Change::Put(encode) };
             match self.store.write(&old.entry.key, change, Expect::At(old.entry.revision)).await {
                 Ok(entry) => {
                     return Ok(if is_over { Updated::Gone(entry) } else { Updated::Now(entry) });
@@ -230,11 +229,12 @@ pub(crate) fn parse(entry: &Entry) -> Result<Object, ApiError> {
     Object::new(value).map_err(|_| ApiError::internal("a stored object is no JSON object"))
 }
 
-/// An object's bytes, with the revision that the write gets in them.
-pub(crate) fn encode(mut object: Object) -> Box<dyn FnOnce(Revision) -> Bytes + Send> {
+/// What is stored of an object: its bytes, with the revision that the write gets in them, and its index.
+pub(crate) fn encode(kind: &Kind, mut object: Object) -> store::Encode {
+    let index = Arc::new(index(kind, &object));
     Box::new(move |revision| {
         object.set("/metadata/resourceVersion", Value::String(revision.to_string()));
-        serde_json::to_vec(object.value()).unwrap_or_default().into()
+        Written { bytes: serde_json::to_vec(object.value()).unwrap_or_default().into(), index }
     })
 }
 

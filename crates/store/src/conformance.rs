@@ -1,18 +1,22 @@
 //! What every [`Store`] must pass, whatever it is made of. Each check takes an empty store.
 
-use crate::{Change, EventKind, Expect, Page, Revision, Seen, Store, StoreError};
+use crate::{Change, EventKind, Expect, Page, Revision, Seen, Store, StoreError, Written};
 use bytes::Bytes;
 use futures::StreamExt;
+use std::sync::Arc;
 
 /// A change that stores `text`.
 pub fn put(text: &str) -> Change {
     let bytes = Bytes::copy_from_slice(text.as_bytes());
-    Change::Put(Box::new(move |_| bytes))
+    Change::Put(Box::new(move |_| Written { bytes, index: Arc::new(()) }))
 }
 
 /// A change that removes a key.
 pub fn delete() -> Change {
-    Change::Delete(Box::new(|revision| Bytes::from(format!("deleted at {revision}"))))
+    Change::Delete(Box::new(|revision| Written {
+        bytes: Bytes::from(format!("deleted at {revision}")),
+        index: Arc::new(()),
+    }))
 }
 
 /// Runs every check.

@@ -10,7 +10,7 @@ pub use log::{Log, OpenError, Record, SqliteLog, back_up, check};
 
 use crate::{
     Change, Entry, Event, EventKind, Expect, Indexer, Listing, Page, Revision, Seen, Store,
-    StoreError,
+    StoreError, Written,
 };
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -61,7 +61,6 @@ impl Drop for Embedded {
 }
 
 struct Shared {
-    indexer: Indexer,
     state: RwLock<Snapshot>,
     writer: Mutex<History>,
     news: broadcast::Sender<Revision>,
@@ -90,8 +89,8 @@ struct Accepted {
 
 impl Embedded {
     /// A store that forgets everything with the process.
-    pub fn in_memory(indexer: Indexer, options: Options) -> Embedded {
-        let shared = Shared::new(indexer, Snapshot::default(), options);
+    pub fn in_memory(options: Options) -> Embedded {
+        let shared = Shared::new(Snapshot::default(), options);
         Embedded { shared, queue: None, writer: None }
     }
 
@@ -109,7 +108,7 @@ impl Embedded {
             };
             state.entries.insert(entry.key.clone(), entry);
         }
-        let shared = Shared::new(indexer, state, options);
+        let shared = Shared::new(state, options);
         let (queue, requests) = mpsc::channel(QUEUE);
         let owned = shared.clone();
         let writer = std::thread::Builder::new()
@@ -121,10 +120,9 @@ impl Embedded {
 }
 
 impl Shared {
-    fn new(indexer: Indexer, state: Snapshot, options: Options) -> Arc<Shared> {
+    fn new(state: Snapshot, options: Options) -> Arc<Shared> {
         let history = History::new(state.clone(), options);
         Arc::new(Shared {
-            indexer,
             state: RwLock::new(state),
             writer: Mutex::new(history),
             news: broadcast::channel(64).0,
@@ -161,8 +159,8 @@ impl Shared {
             Change::Put(encode) => (EventKind::Put, encode),
             Change::Delete(encode) => (EventKind::Delete, encode),
         };
-        let bytes = encode(revision);
-        let entry = Entry { key: key.into(), index: (self.indexer)(key, &bytes), bytes, revision };
+        let Written { bytes, index } = encode(revision);
+        let entry = Entry { key: key.into(), index, bytes, revision };
         match kind {
             EventKind::Put => drop(state.entries.insert(entry.key.clone(), entry.clone())),
             EventKind::Delete => drop(state.entries.remove(key)),

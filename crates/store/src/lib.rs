@@ -31,8 +31,8 @@ pub struct Entry {
     pub bytes: Bytes,
     /// The revision of the write that made it.
     pub revision: Revision,
-    /// What the [`Indexer`] made of the bytes.
-    pub index: Arc<dyn Any + Send + Sync>,
+    /// What its writer put beside the bytes, or the [`Indexer`] made of them.
+    pub index: Index,
 }
 
 impl fmt::Debug for Entry {
@@ -45,13 +45,25 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// Makes the small parsed index that is kept beside the bytes of each entry. Handed in by the room above, which
-/// alone can read it (by downcasting). Must not fail: what it cannot parse gets an empty index.
-pub type Indexer = Arc<dyn Fn(&str, &Bytes) -> Arc<dyn Any + Send + Sync> + Send + Sync>;
+/// The small parsed index that is kept beside the bytes of each entry. The room above alone can read it (by downcasting).
+pub type Index = Arc<dyn Any + Send + Sync>;
+
+/// Makes the index of a value that was stored by an earlier process. Must not fail: what it cannot parse gets an empty
+/// index.
+pub type Indexer = Arc<dyn Fn(&str, &Bytes) -> Index + Send + Sync>;
+
+/// What a write stores.
+#[derive(Debug)]
+pub struct Written {
+    /// The value.
+    pub bytes: Bytes,
+    /// Its index.
+    pub index: Index,
+}
 
 /// Makes a value's bytes once its revision is known, so that the revision can stand inside the bytes. Called at most
 /// once, on the writer; must be quick.
-pub type Encode = Box<dyn FnOnce(Revision) -> Bytes + Send>;
+pub type Encode = Box<dyn FnOnce(Revision) -> Written + Send>;
 
 /// What a write does.
 pub enum Change {

@@ -60,7 +60,7 @@ impl TestServer {
     pub async fn with(options: Options) -> TestServer {
         let closing = CancellationToken::new();
         let config = Config {
-            store: Arc::new(Embedded::in_memory(apiserver::indexer(), options)),
+            store: Arc::new(Embedded::in_memory(options)),
             service_cidr: ([10, 43, 0, 0].into(), 16),
             nodes: Arc::new(NoNodes),
         };

@@ -3,8 +3,8 @@
 use super::create::{in_namespace, make};
 use super::patch::insist_on_what_differs;
 use super::update::{Ownership, change};
-use super::{Call, Part, decode, unhonoured};
-use crate::registry::{Updated, parse};
+use super::{Call, Part, decode};
+use crate::registry::Updated;
 use api::patch::apply::apply;
 use api::{ApiError, Object};
 use axum::body::Body;
@@ -19,7 +19,7 @@ const TRIES: usize = 8;
 pub(super) async fn apply_patch(call: &Call<'_>, part: Part) -> Result<Response<Body>, ApiError> {
     let (configuration, mut warnings) = configuration(call)?;
     let (code, entry) = carry_out(call, part, &configuration).await?;
-    warnings.extend(unhonoured(call.kind, &parse(&entry)?));
+    warnings.extend(call.unhonoured(&entry)?);
     let mut response = call.show(code, &entry)?;
     crate::serve::warn(&mut response, &warnings);
     Ok(response)

@@ -1,7 +1,7 @@
 //! POST: new objects, and a pod's binding to a node.
 
 use super::update::Ownership;
-use super::{Call, decode, timestamp, unhonoured};
+use super::{Call, decode, timestamp};
 use crate::field_manager::check_options;
 use crate::registry::{Updated, encode};
 use crate::{ApiServer, admission};
@@ -33,7 +33,7 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Response<Body>, ApiError> 
     let entry =
         make(call.server, call.kind, object, call.dry_run()?, Ownership::Compared(call.writer()))
             .await?;
-    warnings.extend(unhonoured(call.kind, &crate::registry::parse(&entry)?));
+    warnings.extend(call.unhonoured(&entry)?);
     let mut response = call.show(201, &entry)?;
     crate::serve::warn(&mut response, &warnings);
     Ok(response)
@@ -123,12 +123,8 @@ pub(super) async fn make(
         if dry_run {
             let key = crate::registry::key(kind, object.namespace(), object.name());
             admission::released(server, kind, &object);
-            return Ok(Entry {
-                key: key.into(),
-                bytes: encode(object)(0),
-                revision: 0,
-                index: std::sync::Arc::new(()),
-            });
+            let store::Written { bytes, index } = encode(kind, object)(0);
+            return Ok(Entry { key: key.into(), bytes, revision: 0, index });
         }
         match server.inner.registry.create(kind, object.clone()).await {
             Ok(entry) => return Ok(entry),

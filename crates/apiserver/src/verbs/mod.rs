@@ -121,6 +121,14 @@ impl Call<'_> {
         }
     }
 
+    /// Warnings about fields that are kept but not acted upon. Parts of this process know that, and are spared the reading.
+    fn unhonoured(&self, entry: &Entry) -> Result<Vec<String>, ApiError> {
+        if self.manager.is_inside {
+            return Ok(Vec::new());
+        }
+        Ok(unhonoured(self.kind, &parse(entry)?))
+    }
+
     /// An object in the form that was asked for.
     fn show(&self, code: u16, entry: &Entry) -> Result<Response<Body>, ApiError> {
         match self.form {
@@ -192,8 +200,7 @@ pub(crate) fn decode(
     }
 }
 
-/// Warnings about fields that are kept but not acted upon.
-pub(crate) fn unhonoured(kind: &Kind, object: &Object) -> Vec<String> {
+fn unhonoured(kind: &Kind, object: &Object) -> Vec<String> {
     let mut warnings = Vec::new();
     for field in kind.fields.iter().filter(|field| field.support == api::kind::Support::StoredOnly)
     {

@@ -1,9 +1,8 @@
 //! PATCH.
 
 use super::update::Ownership;
-use super::{Call, Part, decode, unhonoured};
+use super::{Call, Part, decode};
 use crate::field_manager::check_options;
-use crate::registry::parse;
 use api::patch::{PatchType, apply};
 use api::{ApiError, Object};
 use axum::body::Body;
@@ -32,7 +31,7 @@ pub(super) async fn patch(call: &Call<'_>, part: Part) -> Result<Response<Body>,
         change.await?
     };
     let mut warnings = warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
-    warnings.extend(unhonoured(call.kind, &parse(updated.entry())?));
+    warnings.extend(call.unhonoured(updated.entry())?);
     let mut response = call.show(200, updated.entry())?;
     crate::serve::warn(&mut response, &warnings);
     Ok(response)

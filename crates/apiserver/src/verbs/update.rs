@@ -1,6 +1,6 @@
 //! PUT.
 
-use super::{Call, Part, decode, unhonoured};
+use super::{Call, Part, decode};
 use crate::admission;
 use crate::field_manager::check_options;
 use crate::registry::{Updated, modified, parse};
@@ -32,7 +32,7 @@ pub(super) async fn update(call: &Call<'_>, part: Part) -> Result<Response<Body>
     }
     let updated =
         change(call, part, Ownership::Compared(call.writer()), |_| Ok(given.clone())).await?;
-    warnings.extend(unhonoured(call.kind, &parse(updated.entry())?));
+    warnings.extend(call.unhonoured(updated.entry())?);
     let mut response = call.show(200, updated.entry())?;
     crate::serve::warn(&mut response, &warnings);
     Ok(response)
@@ -60,22 +60,24 @@ pub(super) async fn change(
     // it adds is part of the wish.
     let admitted = if part == Part::Main {
         let old = registry.object(kind, &info.namespace, &info.name).await?;
-        let mut new = prepared(kind, part, ownership, make(&old)?, &old);
+        let wish = make(&old)?;
+        let mut new = prepared(kind, part, ownership, wish.clone(), &old);
         admission::update(call.server, kind, &mut new, &old).await?;
-        Some((old, new))
+        Some((old, wish, new))
     } else {
         None
     };
     let updated = registry
         .update(kind, &info.namespace, &info.name, call.dry_run()?, |old| {
-            let wish = make(old)?;
-            check_identity(kind, &wish, old)?;
-            let new = match &admitted {
-                Some((seen, new)) if seen == old => new.clone(),
-                _ => prepared(kind, part, ownership, wish.clone(), old),
+            let (wish, mut new) = match &admitted {
+                Some((seen, wish, new)) if seen == old => (wish.clone(), new.clone()),
+                _ => {
+                    let wish = make(old)?;
+                    (wish.clone(), prepared(kind, part, ownership, wish, old))
+                }
             };
+            check_identity(kind, &wish, old)?;
             validate(kind, part, &new, old)?;
-            let mut new = new;
             keep_times(&mut new, old);
             new.set("/metadata/resourceVersion", json!(wish.resource_version()));
             Ok(new)

@@ -5,7 +5,7 @@ use rand::Rng;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
-use store::{Change, Embedded, Expect, Options, Page, Store};
+use store::{Embedded, Expect, Options, Page, Store};
 
 const ROUNDS: usize = 50;
 const WRITERS: u64 = 8;
@@ -48,7 +48,7 @@ fn writer_process() {
                             .map_or(Expect::Absent, |entry| Expect::At(entry.revision));
                         let text = value(writer, number);
                         let entry = store
-                            .write(&key, Change::Put(Box::new(move |_| text.into())), expect)
+                            .write(&key, store::conformance::put(&text), expect)
                             .await
                             .unwrap();
                         let mut out = std::io::stdout().lock();

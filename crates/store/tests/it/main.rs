@@ -13,7 +13,7 @@ fn no_index() -> Indexer {
 
 #[tokio::test]
 async fn the_store_in_memory_conforms() {
-    store::conformance::all(&Embedded::in_memory(no_index(), Options::default())).await;
+    store::conformance::all(&Embedded::in_memory(Options::default())).await;
 }
 
 #[tokio::test]
@@ -41,7 +41,7 @@ async fn a_store_is_open_once() {
 async fn a_slow_watcher_is_told_that_it_missed_something() {
     use futures::StreamExt;
     use store::{Expect, Store, StoreError, conformance::put};
-    let store = Embedded::in_memory(no_index(), Options { history_events: 5, snapshots: 5 });
+    let store = Embedded::in_memory(Options { history_events: 5, snapshots: 5 });
     let mut watch = store.watch("/", Some(0));
     for number in 0..10 {
         store.write(&format!("/{number}"), put("x"), Expect::Absent).await.unwrap();
