@@ -104,19 +104,42 @@ fn concerned<K: Resource<DynamicType = ()>>(
 impl Controller {
     async fn reconcile(&self, (namespace, name): &Key) -> Result<Option<Duration>, String> {
         let Some(set) = self.caches.sets.get(namespace, name) else { return Ok(None) };
+        let plan = self.plan(&set);
+        for problem in &plan.problems {
+            self.recorder.tell(&*set, "Warning", problem.reason, &problem.message);
+        }
+        if let Some(wait) = &plan.waiting_for {
+            tracing::debug!(controller = "statefulset", namespace, name, wait, "waiting");
+        }
+        let acted = self.act(&set, &plan).await;
+        // What was done counts at once, as upstream: a status of before would only be followed by another. It is told also
+        // when an action failed.
+        let status = if acted.is_ok() && !plan.actions.is_empty() {
+            self.plan(&set).status
+        } else {
+            plan.status
+        };
+        let told = (set.status.as_ref(), &status);
+        dependents::write_status(&self.client, &self.caches.sets, &*set, told).await?;
+        acted?;
+        Ok(plan.look_again_after)
+    }
+
+    /// What is to be done for a set, as far as the caches know.
+    fn plan(&self, set: &StatefulSet) -> Plan {
+        let (namespace, name) = (set.namespace().unwrap_or_default(), set.name_any());
         let prefix = format!("{name}-");
-        let own =
-            |object: &dyn Fn() -> Vec<String>| object().contains(&set.uid().unwrap_or_default());
+        let uid = set.uid();
         // Everything of the set bears its name: the cost is that of the set, not of its namespace.
-        let pods = self.caches.pods.with_prefix(namespace, &prefix);
+        let pods = self.caches.pods.with_prefix(&namespace, &prefix);
         let revisions: Vec<ControllerRevision> = self
             .caches
             .revisions
-            .with_prefix(namespace, &prefix)
+            .with_prefix(&namespace, &prefix)
             .iter()
             .filter(|revision| {
-                own(&|| revision.owner_references().iter().map(|owner| owner.uid.clone()).collect())
-                    || revision.owner_references().is_empty()
+                let owners = revision.owner_references();
+                owners.is_empty() || owners.iter().any(|owner| uid.as_ref() == Some(&owner.uid))
             })
             .map(|revision| (**revision).clone())
             .collect();
@@ -128,28 +151,16 @@ impl Controller {
             .filter_map(|template| template.metadata.name.clone());
         let claims: Vec<Arc<PersistentVolumeClaim>> = templates
             .flat_map(|template| {
-                self.caches.claims.with_prefix(namespace, &format!("{template}-{name}-"))
+                self.caches.claims.with_prefix(&namespace, &format!("{template}-{name}-"))
             })
             .collect();
-        let plan = plan(&Observed {
-            set: &set,
+        plan(&Observed {
+            set,
             revisions: &revisions,
             pods: &pods.iter().map(|pod| &**pod).collect::<Vec<_>>(),
             claims: &by_name(claims.iter().map(|claim| &**claim)),
             now: (self.clock)(),
-        });
-        for problem in &plan.problems {
-            self.recorder.tell(&*set, "Warning", problem.reason, &problem.message);
-        }
-        if let Some(wait) = &plan.waiting_for {
-            tracing::debug!(controller = "statefulset", namespace, name, wait, "waiting");
-        }
-        let acted = self.act(&set, &plan).await;
-        // The status is told also when an action failed.
-        let told = (set.status.as_ref(), &plan.status);
-        dependents::write_status(&self.client, &self.caches.sets, &*set, told).await?;
-        acted?;
-        Ok(plan.look_again_after)
+        })
     }
 
     /// Carries the actions out in order; creations and deletions of pods that stand together in growing batches.
