@@ -8,6 +8,7 @@ mod log;
 
 pub use log::{Log, OpenError, Record, SqliteLog, back_up, check};
 
+use crate::watch_hub::Next;
 use crate::{
     Change, Entry, Event, EventKind, Expect, Indexer, Listing, Page, Revision, Seen, Store,
     StoreError, Written,
@@ -17,7 +18,7 @@ use futures::stream::BoxStream;
 use history::{History, Snapshot};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 /// How many writes may wait for the disk; more wait for room.
 const QUEUE: usize = 4096;
@@ -63,7 +64,6 @@ impl Drop for Embedded {
 struct Shared {
     state: RwLock<Snapshot>,
     writer: Mutex<History>,
-    news: broadcast::Sender<Revision>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -122,11 +122,7 @@ impl Embedded {
 impl Shared {
     fn new(state: Snapshot, options: Options) -> Arc<Shared> {
         let history = History::new(state.clone(), options);
-        Arc::new(Shared {
-            state: RwLock::new(state),
-            writer: Mutex::new(history),
-            news: broadcast::channel(64).0,
-        })
+        Arc::new(Shared { state: RwLock::new(state), writer: Mutex::new(history) })
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -170,24 +166,17 @@ impl Shared {
     }
 
     /// Lets everybody see a new state and what led to it.
-    fn publish(
-        &self,
-        history: &mut History,
-        state: Snapshot,
-        events: impl IntoIterator<Item = Arc<Event>>,
-    ) {
-        let revision = state.revision;
+    fn publish(&self, history: &mut History, state: Snapshot, events: &[Arc<Event>]) {
         history.extend(events, state.clone());
         *self.state.write().unwrap_or_else(std::sync::PoisonError::into_inner) = state;
-        // Nobody may be listening.
-        let _listeners = self.news.send(revision);
+        history.wake(events);
     }
 
     fn write_inline(&self, key: &str, change: Change, expect: Expect) -> Result<Entry, StoreError> {
         let mut history = self.history();
         let mut state = self.snapshot();
         let event = self.accept(&mut state, key, change, expect)?;
-        self.publish(&mut history, state, [event.clone()]);
+        self.publish(&mut history, state, std::slice::from_ref(&event));
         Ok(event.entry.clone())
     }
 
@@ -238,8 +227,10 @@ impl Shared {
             return;
         }
         if durable.is_ok() {
+            let events: Vec<Arc<Event>> =
+                accepted.iter().map(|write| write.event.clone()).collect();
             let mut history = self.history();
-            self.publish(&mut history, state, accepted.iter().map(|write| write.event.clone()));
+            self.publish(&mut history, state, &events);
         }
         for write in &mut accepted {
             let result = durable
@@ -290,12 +281,7 @@ impl Store for Embedded {
         prefix: &str,
         after: Option<Revision>,
     ) -> BoxStream<'static, Result<Seen, StoreError>> {
-        crate::watch_hub::watch(
-            self.shared.clone(),
-            self.shared.news.subscribe(),
-            prefix.to_owned(),
-            after,
-        )
+        crate::watch_hub::watch(self.shared.clone(), prefix.to_owned(), after)
     }
 
     async fn compact(&self, through: Revision) -> Result<(), StoreError> {
@@ -308,12 +294,8 @@ impl Store for Embedded {
 }
 
 impl crate::watch_hub::Source for Shared {
-    fn events_after(
-        &self,
-        revision: Revision,
-        limit: usize,
-    ) -> Result<(Vec<Arc<Event>>, Revision), StoreError> {
-        self.history().events_after(revision, limit)
+    fn next(&self, revision: Revision, limit: usize, prefix: &str) -> Result<Next, StoreError> {
+        self.history().next(revision, limit, prefix)
     }
 
     fn newest(&self) -> Revision {

@@ -1,6 +1,7 @@
 //! What happened lately: bounded.
 
 use super::Options;
+use crate::watch_hub::{Next, Sleepers};
 use crate::{Entry, Event, Key, Listing, Page, Revision, StoreError};
 use imbl::OrdMap;
 use std::collections::VecDeque;
@@ -40,6 +41,7 @@ pub(super) struct History {
     oldest: Revision,
     newest: Revision,
     states: VecDeque<Snapshot>,
+    sleepers: Sleepers,
 }
 
 impl History {
@@ -50,11 +52,12 @@ impl History {
             oldest: state.revision,
             newest: state.revision,
             states: VecDeque::from([state]),
+            sleepers: Sleepers::default(),
         }
     }
 
-    pub(super) fn extend(&mut self, events: impl IntoIterator<Item = Arc<Event>>, state: Snapshot) {
-        self.events.extend(events);
+    pub(super) fn extend(&mut self, events: &[Arc<Event>], state: Snapshot) {
+        self.events.extend(events.iter().cloned());
         self.newest = state.revision;
         self.states.push_back(state);
         while self.events.len() > self.options.history_events {
@@ -71,12 +74,18 @@ impl History {
         self.newest
     }
 
-    /// Up to `limit` events after a revision, and the revision up to which they tell everything.
-    pub(super) fn events_after(
-        &self,
+    /// Wakes those who wait for these events, which are the newest.
+    pub(super) fn wake(&mut self, events: &[Arc<Event>]) {
+        self.sleepers.wake(events, self.newest);
+    }
+
+    /// Up to `limit` events after a revision; if there are none, sleep until there is one under `prefix`.
+    pub(super) fn next(
+        &mut self,
         revision: Revision,
         limit: usize,
-    ) -> Result<(Vec<Arc<Event>>, Revision), StoreError> {
+        prefix: &str,
+    ) -> Result<Next, StoreError> {
         if revision > self.newest {
             return Err(StoreError::Future { asked: revision, newest: self.newest });
         }
@@ -84,9 +93,12 @@ impl History {
             return Err(StoreError::Compacted { asked: revision, oldest: self.oldest });
         }
         let skip = usize::try_from(revision - self.oldest).unwrap_or(usize::MAX);
-        let events: Vec<Arc<Event>> = self.events.iter().skip(skip).take(limit).cloned().collect();
-        let through = events.last().map_or(revision, |event| event.entry.revision);
-        Ok((events, through))
+        let events: Vec<Arc<Event>> =
+            self.events.range(skip.min(self.events.len())..).take(limit).cloned().collect();
+        Ok(match events.last().map(|event| event.entry.revision) {
+            Some(through) => Next::Events(events, through),
+            None => Next::Sleep(self.sleepers.sleep(prefix, self.newest)),
+        })
     }
 
     /// The state at a revision: the newest state not younger than it.
