@@ -7,7 +7,7 @@ mod model;
 use futures::StreamExt;
 use std::sync::Arc;
 use store::conformance::put;
-use store::{Embedded, Expect, Indexer, Options, Seen, Store};
+use store::{Embedded, Expect, Indexer, Options, Seen, Store, StoreError};
 
 fn no_index() -> Indexer {
     Arc::new(|_, _| Arc::new(()))
