@@ -2,6 +2,7 @@
 
 use api::kind::{Kind, Scope};
 use api::{ApiError, Object};
+use bytes::Bytes;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -150,7 +151,11 @@ impl Registry {
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
         match self
             .store
-            .write(&key(kind, &namespace, &name), Change::Put(encode(kind, object)), Expect::Absent)
+            .write(
+                &key(kind, &namespace, &name),
+                Change::Put(encode(kind, "ADDED", object)),
+                Expect::Absent,
+            )
             .await
         {
             Err(StoreError::Conflict(_)) => {
@@ -191,8 +196,11 @@ impl Registry {
                     ..old.entry
                 }));
             }
-            let encode = encode(kind, new);
-            let change = if is_over { Change::Delete(encode) } else { Change::Put(encode) };
+            let change = if is_over {
+                Change::Delete(encode(kind, "DELETED", new))
+            } else {
+                Change::Put(encode(kind, "MODIFIED", new))
+            };
             match self.store.write(&old.entry.key, change, Expect::At(old.entry.revision)).await {
                 Ok(entry) => {
                     return Ok(if is_over { Updated::Gone(entry) } else { Updated::Now(entry) });
@@ -230,12 +238,24 @@ pub(crate) fn parse(entry: &Entry) -> Result<Object, ApiError> {
 }
 
 /// What is stored of an object: its bytes, with the revision that the write gets in them, and its index.
-pub(crate) fn encode(kind: &Kind, mut object: Object) -> store::Encode {
+/// `word` is what watchers are told of the write: `ADDED`.
+pub(crate) fn encode(kind: &Kind, word: &'static str, mut object: Object) -> store::Encode {
     let index = Arc::new(index(kind, &object));
     Box::new(move |revision| {
         object.set("/metadata/resourceVersion", Value::String(revision.to_string()));
-        Written { bytes: serde_json::to_vec(object.value()).unwrap_or_default().into(), index }
+        let bytes = serde_json::to_vec(object.value()).unwrap_or_default();
+        let encoded = frame(word, &bytes);
+        let end = encoded.len() - FRAME_END.len();
+        Written { bytes: encoded.slice(end - bytes.len()..end), index, encoded }
     })
+}
+
+const FRAME_END: &[u8] = b"}\n";
+
+/// An event as one line of a watch.
+pub(crate) fn frame(word: &str, object: &[u8]) -> Bytes {
+    let parts = [b"{\"type\":\"", word.as_bytes(), b"\",\"object\":", object, FRAME_END];
+    parts.concat().into()
 }
 
 /// The store's refusals, as the API tells them.

@@ -8,15 +8,16 @@ use std::sync::Arc;
 /// A change that stores `text`.
 pub fn put(text: &str) -> Change {
     let bytes = Bytes::copy_from_slice(text.as_bytes());
-    Change::Put(Box::new(move |_| Written { bytes, index: Arc::new(()) }))
+    Change::Put(Box::new(move |_| written(bytes)))
 }
 
 /// A change that removes a key.
 pub fn delete() -> Change {
-    Change::Delete(Box::new(|revision| Written {
-        bytes: Bytes::from(format!("deleted at {revision}")),
-        index: Arc::new(()),
-    }))
+    Change::Delete(Box::new(|revision| written(format!("deleted at {revision}").into())))
+}
+
+fn written(bytes: Bytes) -> Written {
+    Written { encoded: bytes.clone(), bytes, index: Arc::new(()) }
 }
 
 /// Runs every check.

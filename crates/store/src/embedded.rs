@@ -155,14 +155,14 @@ impl Shared {
             Change::Put(encode) => (EventKind::Put, encode),
             Change::Delete(encode) => (EventKind::Delete, encode),
         };
-        let Written { bytes, index } = encode(revision);
+        let Written { bytes, index, encoded } = encode(revision);
         let entry = Entry { key: key.into(), index, bytes, revision };
         match kind {
             EventKind::Put => drop(state.entries.insert(entry.key.clone(), entry.clone())),
             EventKind::Delete => drop(state.entries.remove(key)),
         }
         state.revision = revision;
-        Ok(Arc::new(Event { kind, entry, previous, encoded: std::sync::OnceLock::new() }))
+        Ok(Arc::new(Event { kind, entry, previous, encoded }))
     }
 
     /// Lets everybody see a new state and what led to it.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use std::any::Any;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// A position in the one history of all writes. The first write makes revision 1 (or the next after what is stored).
 pub type Revision = u64;
@@ -59,6 +59,8 @@ pub struct Written {
     pub bytes: Bytes,
     /// Its index.
     pub index: Index,
+    /// What watchers are sent of this write. May share its memory with `bytes`.
+    pub encoded: Bytes,
 }
 
 /// Makes a value's bytes once its revision is known, so that the revision can stand inside the bytes. Called at most
@@ -109,8 +111,8 @@ pub struct Event {
     pub entry: Entry,
     /// The entry before the write, if the key existed.
     pub previous: Option<Entry>,
-    /// Room for one encoding of this event, made by the first watcher that needs it and shared by the rest.
-    pub encoded: OnceLock<Bytes>,
+    /// What watchers are sent who want to see everything, as its writer gave it.
+    pub encoded: Bytes,
 }
 
 impl fmt::Debug for Event {

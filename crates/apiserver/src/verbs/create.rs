@@ -123,7 +123,7 @@ pub(super) async fn make(
         if dry_run {
             let key = crate::registry::key(kind, object.namespace(), object.name());
             admission::released(server, kind, &object);
-            let store::Written { bytes, index } = encode(kind, object)(0);
+            let store::Written { bytes, index, .. } = encode(kind, "ADDED", object)(0);
             return Ok(Entry { key: key.into(), bytes, revision: 0, index });
         }
         match server.inner.registry.create(kind, object.clone()).await {

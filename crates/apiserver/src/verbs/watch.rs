@@ -3,7 +3,7 @@
 use super::list::Selection;
 use super::{Call, now};
 use crate::negotiation::Form;
-use crate::registry::{parse, prefix, store_error};
+use crate::registry::{frame, parse, prefix, store_error};
 use api::{ApiError, Kind, Object, table};
 use axum::body::Body;
 use bytes::Bytes;
@@ -125,9 +125,9 @@ fn told(style: &Style, event: &Event) -> Option<Bytes> {
         (true, false) => "DELETED",
         (false, false) => return None,
     };
-    // The usual watcher sees every object whole: its line is made once for all.
+    // The usual watcher sees every object whole: its line was made with the object.
     if style.form == Form::Object && style.selection.is_everything() {
-        return Some(event.encoded.get_or_init(|| frame(word, &event.entry.bytes)).clone());
+        return Some(event.encoded.clone());
     }
     if word == "DELETED" && event.kind == EventKind::Put {
         // Out of sight: the last state that was in sight, at the revision at which it left.
@@ -179,14 +179,4 @@ fn bookmark(style: &Style, revision: Revision, initial_end: bool) -> Bytes {
         }
     };
     frame("BOOKMARK", object.to_string().as_bytes())
-}
-
-fn frame(word: &str, object: &[u8]) -> Bytes {
-    let mut bytes = Vec::with_capacity(object.len() + 40);
-    bytes.extend_from_slice(b"{\"type\":\"");
-    bytes.extend_from_slice(word.as_bytes());
-    bytes.extend_from_slice(b"\",\"object\":");
-    bytes.extend_from_slice(object);
-    bytes.extend_from_slice(b"}\n");
-    bytes.into()
 }
