@@ -4,8 +4,11 @@ use crate::host::{connect, failed, index, unless_exists};
 use crate::{NetworkError, PodAddress, PodNetwork, PodRef};
 use async_trait::async_trait;
 use nix::sched::{CloneFlags, setns};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage,
+};
 use rtnetlink::packet_route::route::RouteScope;
-use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection};
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder, new_connection};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,6 +18,9 @@ use tokio::sync::Mutex;
 
 /// The next hop of every pod: the host's side of its own veth.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+
+/// The pod's side of its veth.
+const POD_INTERFACE: &str = "eth0";
 
 /// How long a connection to a pod's own loopback may take.
 const DIAL: std::time::Duration = std::time::Duration::from_secs(10);
@@ -64,6 +70,7 @@ impl RoutedPods {
         })
     }
 
+    /// A pod's address, and whether it was given just now.
     async fn lease(&self, id: &str) -> Result<(Ipv4Addr, bool), NetworkError> {
         let mut leases = self.leases.lock().await;
         if let Some(address) = leases.held.get(id) {
@@ -88,26 +95,17 @@ impl RoutedPods {
         Ok((address, true))
     }
 
+    /// Connects a pod; does what is not done yet if an earlier process died over it.
     async fn connect_pod(&self, address: Ipv4Addr, netns: &Path) -> Result<(), NetworkError> {
-        let (host_name, peer_name) = (interface(address), format!("p{:08x}", u32::from(address)));
+        let host_name = interface(address);
         let namespace = File::open(netns)
             .map_err(|error| failed(format!("open {}", netns.display()), error))?;
-        let made =
-            self.handle.link().add(LinkVeth::new(&host_name, &peer_name).build()).execute().await;
+        let made = self.handle.link().add(veth(&host_name, &namespace)).execute().await;
         unless_exists(made)
             .map_err(|error| failed(format!("make interface {host_name}"), error))?;
         let host = index(&self.handle, &host_name)
             .await?
             .ok_or_else(|| NetworkError::Other(format!("interface {host_name} vanished")))?;
-        if let Some(peer) = index(&self.handle, &peer_name).await? {
-            let moved = LinkUnspec::new_with_index(peer).setns_by_fd(namespace.as_raw_fd()).build();
-            self.handle
-                .link()
-                .set(moved)
-                .execute()
-                .await
-                .map_err(|error| failed("move an interface into the pod", error))?;
-        }
         self.handle
             .link()
             .set(LinkUnspec::new_with_index(host).up().build())
@@ -123,13 +121,32 @@ impl RoutedPods {
             .build();
         unless_exists(self.handle.route().add(route).execute().await)
             .map_err(|error| failed(format!("add a route to {address}"), error))?;
-        set_up_inside(namespace, &peer_name, address).await
+        set_up_inside(namespace, address).await
     }
 }
 
 /// The host's side of a pod's veth.
 fn interface(address: Ipv4Addr) -> String {
     format!("ab{:08x}", u32::from(address))
+}
+
+/// A pair of interfaces whose other side is born in the pod, as `eth0`: moved there later, it would cost the kernel a grace
+/// period.
+fn veth(host_name: &str, namespace: &File) -> LinkMessage {
+    let mut peer = LinkMessage::default();
+    peer.attributes = vec![
+        LinkAttribute::IfName(POD_INTERFACE.to_owned()),
+        LinkAttribute::NetNsFd(namespace.as_raw_fd()),
+    ];
+    let mut pair = LinkMessage::default();
+    pair.attributes = vec![
+        LinkAttribute::IfName(host_name.to_owned()),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]),
+    ];
+    pair
 }
 
 /// Connects to a port of the loopback of another network namespace: of 127.0.0.1, or else of ::1.
@@ -174,11 +191,7 @@ fn connect_inside(namespace: File) -> Result<(tokio::task::JoinHandle<()>, Handl
         .map_err(|_| NetworkError::Other("the thread that enters a pod failed".to_owned()))?
 }
 
-async fn set_up_inside(
-    namespace: File,
-    peer_name: &str,
-    address: Ipv4Addr,
-) -> Result<(), NetworkError> {
+async fn set_up_inside(namespace: File, address: Ipv4Addr) -> Result<(), NetworkError> {
     let (connection, handle) = connect_inside(namespace)?;
     let result = async {
         let loopback = index(&handle, "lo")
@@ -190,21 +203,9 @@ async fn set_up_inside(
             .execute()
             .await
             .map_err(|error| failed("set lo up in the pod", error))?;
-        let eth0 = match index(&handle, peer_name).await? {
-            Some(peer) => {
-                let named = LinkUnspec::new_with_index(peer).name("eth0".to_owned()).build();
-                handle
-                    .link()
-                    .set(named)
-                    .execute()
-                    .await
-                    .map_err(|error| failed("name eth0", error))?;
-                peer
-            }
-            None => index(&handle, "eth0")
-                .await?
-                .ok_or_else(|| NetworkError::Other("the pod has no eth0".to_owned()))?,
-        };
+        let eth0 = index(&handle, POD_INTERFACE)
+            .await?
+            .ok_or_else(|| NetworkError::Other(format!("the pod has no {POD_INTERFACE}")))?;
         unless_exists(handle.address().add(eth0, IpAddr::V4(address), 32).execute().await)
             .map_err(|error| failed("add the pod's address", error))?;
         handle
@@ -234,11 +235,11 @@ async fn set_up_inside(
 impl PodNetwork for RoutedPods {
     async fn add(&self, pod: &PodRef, netns: &Path) -> Result<PodAddress, NetworkError> {
         let (ip, new) = self.lease(&pod.id).await?;
-        if !new && index(&self.handle, &interface(ip)).await?.is_some() {
-            return Ok(PodAddress { ip });
-        }
         if let Err(error) = self.connect_pod(ip, netns).await {
-            self.del(pod).await?;
+            // A pod of an earlier process may run: it keeps what it has.
+            if new {
+                self.del(pod).await?;
+            }
             return Err(error);
         }
         Ok(PodAddress { ip })
