@@ -11,6 +11,10 @@ mod pki;
 use clap::Parser;
 use std::process::ExitCode;
 
+/// Objects are trees of small strings, made and dropped on every way through the house.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Supervisors of pods are this same binary; they must stay single-threaded and small, so they branch off first.
     let mut arguments = std::env::args_os().skip(1);
