@@ -140,12 +140,14 @@ async fn a_claim_grows_with_its_volume_and_tells_of_it() {
         .unwrap();
     let volume = bound_to(&cluster, "data").await;
     let mut seen = kube::runtime::watcher::watcher(claims(&cluster), Default::default()).boxed();
+    // It follows from here on: what comes between is not missed.
+    while !matches!(seen.try_next().await.unwrap().unwrap(), Event::InitDone) {}
     let more = json!({"spec": {"resources": {"requests": {"storage": "3Gi"}}}});
     claims(&cluster).patch("data", &PatchParams::default(), &Patch::Merge(more)).await.unwrap();
     let (mut resizing, mut done) = (false, false);
     while !done {
         let event = seen.try_next().await.unwrap().unwrap();
-        let (Event::Apply(claim) | Event::InitApply(claim)) = event else { continue };
+        let Event::Apply(claim) = event else { continue };
         let status = claim.status.unwrap();
         let conditions = status.conditions.unwrap_or_default();
         resizing |= conditions.iter().any(|condition| condition.type_ == "Resizing");
