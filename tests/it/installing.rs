@@ -74,6 +74,7 @@ story! {
         assert!(k.sh(&format!("{abide} stop-pods --data-dir none")).starts_with("there are no pods in"));
         assert!(k.sh_fails(&format!("{abide} stop-pods")).contains("stop the server first"));
         // A second server, with a network of its own, whose control group lies in the one that this cluster cleans up.
+        // nginx's workers bear the master's name for a moment.
         k.file("server.sh", &format!(
             "export PLACE=$PWD/own; CGROUP=$(tr '\\0' ' ' < /proc/$(cat $ABIDE_DATA_DIR/server.pid)/cmdline | grep -o 'cgroup-parent [^ ]*' | cut -d' ' -f2)/own\n\
              start() {{ {abide} server --data-dir $PLACE --cgroup-parent $CGROUP --image-store $(readlink $ABIDE_DATA_DIR/images) 2> own.log & SERVER=$!; until grep -q 'ready after' own.log; do :; done; }}\n\
@@ -82,7 +83,7 @@ story! {
              kill $SERVER; wait $SERVER; POD=$(pgrep -f 'nginx: master' | tail -1); echo running $(cat /proc/$POD/comm)\n\
              {abide} stop-pods --data-dir $PLACE --cgroup-parent $CGROUP\n\
              [ -e /proc/$POD ] || echo gone; nft list tables\n\
-             start; until pgrep -f 'nginx: master' > pids; do :; done; echo again $(wc -l < pids)\n\
+             start; until [ \"$(pgrep -cf 'nginx: master')\" = 1 ]; do :; done; echo again 1\n\
              kubectl delete pod web --grace-period=1; kill $SERVER; wait $SERVER\n"
         ));
         let text = k.sh("unshare --net bash server.sh 2>&1");
