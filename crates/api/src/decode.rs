@@ -37,7 +37,7 @@ pub fn typed<T: serde::de::DeserializeOwned + serde::Serialize>(
     };
     drop_nulls(&mut value, 0).map_err(refuse)?;
     canonical_amounts(&mut value, false).map_err(refuse)?;
-    // Through text, since that is how clients in this process read objects, too: one reader of each type is enough.
+    // Through text: an error tells its place in it, and so its path, which nobody has to keep track of where there is none.
     let text = serde_json::to_vec(&value).map_err(ApiError::internal)?;
     let known: T = serde_json::from_slice(&text).map_err(|error| {
         let path = path_at(&text, error.column());
@@ -102,6 +102,7 @@ fn path_at(text: &[u8], bytes: usize) -> String {
                     }
                 }
                 if let (true, Some(Level::Object(key))) = (awaits_key, levels.last_mut()) {
+                    // Cut off within the key: the object around it is the place.
                     *key = serde_json::from_slice(&string).unwrap_or_default();
                 }
             }
